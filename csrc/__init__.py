@@ -1,0 +1,1 @@
+"""CUDA C++ sources of the environments, compiled at run time for the GPU and ahead for the host."""

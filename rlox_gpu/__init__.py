@@ -1,0 +1,47 @@
+"""Reinforcement learning on the GPU, and on the CPU in Rust: one API, the input decides.
+
+Names are imported on first use, so ``import rlox_gpu`` loads neither torch nor triton nor cupy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "GAE": "ops.returns",
+    "compute_gae": "ops.compat",
+    "compute_gae_batched": "ops.compat",
+    "compute_gae_batched_f32": "ops.compat",
+    "gae": "ops.returns",
+    "CartPole": "envs.rlox_api",
+    "VecEnv": "envs.rlox_api",
+    "GymVecEnv": "envs.gymnasium",
+    "make_vec": "envs",
+    "DiscretePolicy": "policies",
+    "RolloutCollector": "collectors",
+    "RolloutBatch": "batch",
+    "PPOLoss": "losses",
+    "PPO": "algorithms.ppo",
+    "PPOTrainer": "trainers",
+    "Trainer": "trainer",
+    "PPOConfig": "config",
+    "TrainingConfig": "config",
+    "train_from_config": "trainer",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

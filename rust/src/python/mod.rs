@@ -1,0 +1,13 @@
+//! The pyo3 boundary: borrow buffers, check them, release the GIL, call the core, map errors.
+
+mod envs;
+mod ops;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = false)]
+fn _rust(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    ops::register(module)?;
+    envs::register(module)?;
+    Ok(())
+}
