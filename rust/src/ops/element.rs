@@ -1,6 +1,5 @@
 //! Element types: what is stored, and the type that arithmetic runs in.
 
-use std::array::from_fn;
 use std::ops::{Add, Mul, Sub};
 
 use half::slice::HalfFloatSliceExt;
@@ -38,7 +37,7 @@ pub trait Real:
     + Mul<Output = Self>
     + Default
 {
-    type Mask: Copy;
+    type Mask: Copy + Default;
 
     const ZERO: Self;
     const ONE: Self;
@@ -64,8 +63,20 @@ pub trait Real:
 /// `L` elements of a slice, from `start` on.
 #[inline(always)]
 pub fn lanes<T: Copy, const L: usize>(slice: &[T], start: usize) -> [T; L] {
-    let part = &slice[start..start + L];
-    from_fn(|lane| part[lane])
+    *slice[start..].first_chunk().expect("as many as asked for")
+}
+
+/// `f` of every lane.
+///
+/// `std::array::from_fn` is at times not inlined, and then not compiled for the instruction set of
+/// the function that calls it.
+#[inline(always)]
+pub fn each<T: Copy + Default, const L: usize>(f: impl Fn(usize) -> T) -> [T; L] {
+    let mut lanes = [T::default(); L];
+    for (lane, slot) in lanes.iter_mut().enumerate() {
+        *slot = f(lane);
+    }
+    lanes
 }
 
 macro_rules! impl_real {

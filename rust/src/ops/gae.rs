@@ -9,12 +9,11 @@
 //! returns  = A + v
 //! ```
 
-use std::array::from_fn;
 use std::ops::Range;
 
 use multiversion::multiversion;
 
-use super::element::{Element, Real, lanes};
+use super::element::{Element, Real, each, lanes};
 use super::scan::{Coefficients, LINE, LineBuffer, Recurrence, State, walk_line, walk_rows};
 use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
 use super::tiles::{Drain, Feed, FlagFeed};
@@ -347,22 +346,21 @@ impl<'a, R: Real, const TRUNCATION: bool> Recurrence for Gae<'a, R, TRUNCATION> 
         let rewards: [_; L] = lanes(slices.rewards, start);
         let values: [_; L] = lanes(slices.values, start);
         let terminated: [_; L] = lanes(slices.terminated, start);
-        let goes_on: [_; L] = from_fn(|lane| R::mask(terminated[lane] == 0));
+        let goes_on: [_; L] = each(|lane| R::mask(terminated[lane] == 0));
         let mut next_values = next_values;
-        let mut decay: [_; L] = from_fn(|lane| self.decay.masked(goes_on[lane]));
+        let mut decay: [_; L] = each(|lane| self.decay.masked(goes_on[lane]));
         if TRUNCATION {
             let truncated: [_; L] = lanes(slices.truncated, start);
             let final_values: [_; L] = lanes(slices.final_values, start);
-            let runs_on: [_; L] = from_fn(|lane| R::mask(truncated[lane] == 0));
+            let runs_on: [_; L] = each(|lane| R::mask(truncated[lane] == 0));
             next_values =
-                from_fn(|lane| R::choose(runs_on[lane], next_values[lane], final_values[lane]));
-            decay = from_fn(|lane| decay[lane].masked(runs_on[lane]));
+                each(|lane| R::choose(runs_on[lane], next_values[lane], final_values[lane]));
+            decay = each(|lane| decay[lane].masked(runs_on[lane]));
         }
-        let bootstrap: [_; L] =
-            from_fn(|lane| (self.gamma * next_values[lane]).masked(goes_on[lane]));
+        let bootstrap: [_; L] = each(|lane| (self.gamma * next_values[lane]).masked(goes_on[lane]));
         Coefficients {
             decay,
-            offset: from_fn(|lane| rewards[lane] + bootstrap[lane] - values[lane]),
+            offset: each(|lane| rewards[lane] + bootstrap[lane] - values[lane]),
         }
     }
 
@@ -374,6 +372,6 @@ impl<'a, R: Real, const TRUNCATION: bool> Recurrence for Gae<'a, R, TRUNCATION> 
         x: [R; L],
     ) -> [[R; L]; 2] {
         let values: [_; L] = lanes(slices.values, start);
-        [x, from_fn(|lane| x[lane] + values[lane])]
+        [x, each(|lane| x[lane] + values[lane])]
     }
 }

@@ -11,9 +11,7 @@
 
 #![allow(unsafe_code)]
 
-use std::array::from_fn;
-
-use super::element::Real;
+use super::element::{Real, each};
 
 pub fn compose_f32(decay: &[f32], x: &mut [f32], carry: f32) {
     #[cfg(target_arch = "x86_64")]
@@ -118,7 +116,7 @@ macro_rules! impl_register_for_array {
 
             #[inline(always)]
             fn load(from: &[$real]) -> Self {
-                from_fn(|lane| from[lane])
+                each(|lane| from[lane])
             }
 
             #[inline(always)]
@@ -138,17 +136,17 @@ macro_rules! impl_register_for_array {
 
             #[inline(always)]
             fn add(self, other: Self) -> Self {
-                from_fn(|lane| self[lane] + other[lane])
+                each(|lane| self[lane] + other[lane])
             }
 
             #[inline(always)]
             fn mul(self, other: Self) -> Self {
-                from_fn(|lane| self[lane] * other[lane])
+                each(|lane| self[lane] * other[lane])
             }
 
             #[inline(always)]
             fn kept(self, x: Self) -> Self {
-                from_fn(|lane| (self[lane] * x[lane]).masked(<$real>::mask(self[lane] != 0.0)))
+                each(|lane| (self[lane] * x[lane]).masked(<$real>::mask(self[lane] != 0.0)))
             }
 
             #[inline(always)]
@@ -170,8 +168,11 @@ macro_rules! impl_register_for_array {
 }
 
 #[inline(always)]
-fn shift_array<T: Copy, const L: usize, const BY: usize>(lanes: [T; L], after: [T; L]) -> [T; L] {
-    from_fn(|lane| {
+fn shift_array<T: Copy + Default, const L: usize, const BY: usize>(
+    lanes: [T; L],
+    after: [T; L],
+) -> [T; L] {
+    each(|lane| {
         if lane + BY < L {
             lanes[lane + BY]
         } else {

@@ -8,9 +8,7 @@
 //! A decay of zero cuts the trace: what lies behind is not multiplied by zero but left out, so that
 //! NaN or infinity there stays there.
 
-use std::array::from_fn;
-
-use super::element::{Real, lanes};
+use super::element::{Real, each, lanes};
 use super::strided::RowsMut;
 
 /// One step of the recurrence, for `L` lanes.
@@ -107,8 +105,8 @@ fn step<M: Recurrence, const L: usize>(
     let carry: [_; L] = lanes(&state.carry, start);
     let values: [_; L] = lanes(M::values(row), start);
     let Coefficients { decay, offset } = model.coefficients(row, start, next_values);
-    let kept: [_; L] = from_fn(|lane| M::Real::mask(decay[lane] != M::Real::ZERO));
-    let x: [_; L] = from_fn(|lane| offset[lane] + (decay[lane] * carry[lane]).masked(kept[lane]));
+    let kept: [_; L] = each(|lane| M::Real::mask(decay[lane] != M::Real::ZERO));
+    let x: [_; L] = each(|lane| offset[lane] + (decay[lane] * carry[lane]).masked(kept[lane]));
     let results = model.results::<L>(row, start, x);
     let end = start + L;
     outputs[0][start..end].copy_from_slice(&results[0]);
