@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlox_gpu.envs.base import StepBuffers
+from rlox_gpu.envs.kernels import StepBuffers
 from rlox_gpu.ops.random import permutation
 
 

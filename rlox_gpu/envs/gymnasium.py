@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlox_gpu.envs.base import StepBuffers
+from rlox_gpu.envs.kernels import StepBuffers
 
 
 def make_gymnasium(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:

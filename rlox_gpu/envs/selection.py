@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rlox_gpu.envs.gymnasium import GymnasiumTensorEnv
 from rlox_gpu.envs.tasks import TASKS
-from rlox_gpu.envs.tensor import StepBuffers, TensorVectorEnv
+from rlox_gpu.envs.kernels import StepBuffers
+from rlox_gpu.envs.tensor import TensorVectorEnv
 
 
 class TensorEnv(Protocol):
