@@ -51,7 +51,10 @@ def make_vec(
     RuntimeError
         If ``device`` needs something that is not installed.
     """
-    common = {"autoreset_mode": autoreset_mode, "max_episode_steps": max_episode_steps}
+    common: dict[str, Any] = {
+        "autoreset_mode": autoreset_mode,
+        "max_episode_steps": max_episode_steps,
+    }
     if str(device) == "cpu":
         from rlox_gpu.envs.array import NumpyVectorEnv
 

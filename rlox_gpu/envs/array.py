@@ -148,7 +148,9 @@ class NumpyVectorEnv(NativeVectorEnv):
         """
         self._check_open()
         options = check_options(options)
-        mask = _check_mask(options["reset_mask"], self.num_envs) if "reset_mask" in options else None
+        mask = (
+            _check_mask(options["reset_mask"], self.num_envs) if "reset_mask" in options else None
+        )
         if mask is not None and not self._ready:
             raise ResetNeeded("options['reset_mask'] needs a reset() of all environments first")
         bounds = reset_bounds(options, self.task)
@@ -210,8 +212,8 @@ class NumpyVectorEnv(NativeVectorEnv):
     def _raise_ended(self) -> None:
         ended = np.flatnonzero(self._arrays.ended)
         raise ResetNeeded(
-            f"the episodes of environments {ended[:8].tolist()} have ended; with autoreset disabled "
-            "reset them with options={'reset_mask': ...} before step()"
+            f"the episodes of environments {ended[:8].tolist()} have ended; with autoreset "
+            "disabled, reset them with options={'reset_mask': ...} before step()"
         )
 
     def _infos(
@@ -307,15 +309,11 @@ def as_actions(actions: Any, num_envs: int) -> npt.NDArray[np.int64]:
 
 def _check_mask(mask: Any, num_envs: int) -> npt.NDArray[np.bool_]:
     if not isinstance(mask, np.ndarray):
-        raise TypeError(
-            f"options['reset_mask'] must be a numpy array, got {type(mask).__name__}"
-        )
+        raise TypeError(f"options['reset_mask'] must be a numpy array, got {type(mask).__name__}")
     if mask.dtype != np.bool_:
         raise TypeError(f"options['reset_mask'] must have dtype bool, got {mask.dtype}")
     if mask.shape != (num_envs,):
-        raise ValueError(
-            f"options['reset_mask'] must have shape ({num_envs},), got {mask.shape}"
-        )
+        raise ValueError(f"options['reset_mask'] must have shape ({num_envs},), got {mask.shape}")
     if not mask.any():
         raise ValueError("options['reset_mask'] must select at least one environment")
     return np.ascontiguousarray(mask)

@@ -146,9 +146,7 @@ def reset_bounds(options: Mapping[str, Any], task: Task) -> tuple[float, float]:
         try:
             bound = float(options.get(name, default))
         except (TypeError, ValueError):
-            raise ValueError(
-                f"options[{name!r}] must be a number, got {options[name]!r}"
-            ) from None
+            raise ValueError(f"options[{name!r}] must be a number, got {options[name]!r}") from None
         if not np.isfinite(bound):
             raise ValueError(f"options[{name!r}] must be finite, got {bound}")
         bounds.append(bound)
