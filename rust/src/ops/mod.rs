@@ -1,1 +1,3 @@
-//! Array operations on slices.
+//! Array operations on slices and strided views.
+
+pub mod random;

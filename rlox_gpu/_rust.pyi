@@ -1,0 +1,80 @@
+"""The compiled core: checks, thread pool and CPU kernels."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# -- array operations ------------------------------------------------------------------------
+
+def gae(
+    rewards: NDArray[Any],
+    values: NDArray[Any],
+    terminated: NDArray[Any],
+    last_values: NDArray[Any] | float,
+    truncated: NDArray[Any] | None,
+    final_values: NDArray[Any] | None,
+    gamma: float,
+    gae_lambda: float,
+    time_dim: int,
+    out: tuple[NDArray[Any], NDArray[Any]] | None,
+    /,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Advantages and returns of NumPy arrays; checks everything, errors name the argument.
+
+    Fresh results are C-contiguous and of the values' dtype; with ``out`` they are its arrays.
+    """
+
+def gae_raw(
+    rewards: int,
+    rewards_strides: tuple[int, ...],
+    values: int,
+    values_strides: tuple[int, ...],
+    terminated: int,
+    terminated_strides: tuple[int, ...],
+    last_values: int,
+    last_values_strides: tuple[int, ...],
+    truncated: int,
+    truncated_strides: tuple[int, ...],
+    final_values: int,
+    final_values_strides: tuple[int, ...],
+    advantages: int,
+    advantages_strides: tuple[int, ...],
+    returns: int,
+    returns_strides: tuple[int, ...],
+    shape: tuple[int, ...],
+    time_dim: int,
+    value_code: int,
+    terminated_code: int,
+    truncated_code: int,
+    gamma: float,
+    gae_lambda: float,
+    /,
+) -> None:
+    """The same on bare memory, for tensors of other libraries.
+
+    Each array is a data address and its strides in elements, in the order of its own dimensions
+    (``Tensor.data_ptr()``, ``Tensor.stride()``); ``shape`` is that of ``rewards``, ``[T]``,
+    ``[T, N]`` (``time_dim`` 0) or ``[N, T]`` (``time_dim`` 1 or -1); ``last_values`` has one
+    dimension less. Address 0 and ``()`` stand for an absent ``truncated`` or ``final_values``.
+
+    Codes: 0 float16, 1 bfloat16, 2 float32, 3 float64, and for flags also 4 any one-byte type,
+    5 two-byte, 6 four-byte, 7 eight-byte integer. All values, ``last_values`` and results have
+    the type ``value_code``; ``truncated_code`` is ignored when ``truncated`` is absent.
+
+    The caller vouches for addresses, shapes, dtypes and for results that overlap neither an input
+    nor each other. Checked here: gamma, gae_lambda, codes, number of strides, ``truncated`` with
+    ``final_values``.
+    """
+
+def uniform_raw(out: int, count: int, seed: int, step: int, stream: int, /) -> None:
+    """Fill ``count`` float32 at address ``out`` with uniform numbers in [0, 1).
+
+    Element i is word i % 4 of ``philox(seed, i // 4, step, stream)``, its upper 24 bits.
+    """
+
+def permutation_raw(out: int, count: int, seed: int, step: int, /) -> None:
+    """Fill ``count`` int64 at address ``out`` with a permutation of 0 .. count - 1.
+
+    Counter-based: the same for the same (count, seed, step), count at most 2**32.
+    """
