@@ -14,8 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
-from ._launch import LaunchConfig, Layout, scan_config
-from ._runtime import launching, sm_count
+from ._launch import Layout, scan_config
+from ._runtime import current, sm_count
 from .linear_scan import next_group, pack, rotate, scan_tile, step, unpack
 
 
@@ -102,7 +102,7 @@ def _gae_time_major_kernel(
         top -= AHEAD
 
 
-@triton.jit(do_not_specialize=["num_steps"])
+@triton.jit
 def _gae_row_major_kernel(
     rewards,
     values,
@@ -155,7 +155,7 @@ def _gae_row_major_kernel(
             at = tl.max_contiguous(n * stride_terminated + t, [1, VECTOR])
             reward += (tl.load(rewards + n * stride_rewards + t, mask=live, other=0.0),)
             value += (tl.load(values + n * stride_values + t, mask=live, other=0.0),)
-            ended += (tl.load(terminated + at, mask=live, other=0),)
+            ended += (tl.load(terminated + at, mask=live, other=1),)
             if TRUNCATION:
                 at = tl.max_contiguous(n * stride_truncated + t, [1, VECTOR])
                 cut_short += (tl.load(truncated + at, mask=live, other=0),)
@@ -169,14 +169,15 @@ def _gae_row_major_kernel(
         for i in tl.static_range(AHEAD):
             t = start - i * BLOCK_T + column
             live = inside & (t >= 0) & (t < steps)
-            # Past the end the bootstrap value stands in for the value, and the advantage stays 0.
+            # Past the end: terminated steps whose value and reward are the bootstrap value, so
+            # that the last step finds its next value and an advantage of zero.
             v = tl.where(t < steps, value[i].to(ACCUMULATOR), last)
+            r = tl.where(t < steps, reward[i].to(ACCUMULATOR), last)
             v_parts = unpack(v, VECTOR)
-            r_parts = unpack(reward[i].to(ACCUMULATOR), VECTOR)
-            end_parts = unpack((ended[i] != 0).to(tl.int8), VECTOR)
-            live_parts = unpack((t < steps).to(tl.int8), VECTOR)
+            r_parts = unpack(r, VECTOR)
+            end_parts = unpack(ended[i], VECTOR)
             if TRUNCATION:
-                cut_parts = unpack((cut_short[i] != 0).to(tl.int8), VECTOR)
+                cut_parts = unpack(cut_short[i], VECTOR)
                 f_parts = unpack(final[i].to(ACCUMULATOR), VECTOR)
             value_rotated = rotate(v_parts[0])
             v_after = next_group(value_rotated, value_carry)
@@ -199,9 +200,102 @@ def _gae_row_major_kernel(
                     r_parts[k], v_parts[k], next_value, f, is_end, is_cut, discount, decay
                 )
                 a += (a_k,)
-                b += (tl.where(live_parts[k] != 0, b_k, 0.0),)
+                b += (b_k,)
             x, carry = scan_tile(a, b, carry, VECTOR)
             advantage = pack(x, VECTOR)
             tl.store(advantages + n * stride_advantages + t, advantage, mask=live)
             tl.store(returns + n * stride_returns + t, advantage + v, mask=live)
         start -= AHEAD * BLOCK_T
+
+
+def launch_gae(
+    rewards: torch.Tensor,
+    values: torch.Tensor,
+    terminated: torch.Tensor,
+    last_values: torch.Tensor,
+    truncated: torch.Tensor | None,
+    final_values: torch.Tensor | None,
+    advantages: torch.Tensor,
+    returns: torch.Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> None:
+    """Write ``advantages`` and ``returns``; every tensor is a ``[T, N]`` view, any layout.
+
+    The layout of ``values`` decides. A tensor that has another one is copied once into it (an
+    output: written back once).
+    """
+    layout = _layout(values)
+    outputs = (advantages, returns)
+    inputs = [_laid_out(x, layout) for x in (rewards, values, terminated)]
+    optional = [None if x is None else _laid_out(x, layout) for x in (truncated, final_values)]
+    targets = [x if _fits(x, layout) else _empty(x, layout) for x in outputs]
+    arrays = [*inputs, *optional]
+    config = scan_config(*values.shape, layout, values.element_size(), sm_count(values.device))
+    _launch(config, arrays, last_values.contiguous(), targets, gamma, gae_lambda)
+    for output, target in zip(outputs, targets, strict=True):
+        if output is not target:
+            output.copy_(target)
+
+
+def _launch(config, arrays, last_values, targets, gamma, gae_lambda):
+    rewards, values, terminated, truncated, final_values = arrays
+    num_steps, num_envs = values.shape
+    time_major = config.layout is Layout.TIME_MAJOR
+    outer = 0 if time_major else 1
+    strides = [0 if x is None else x.stride(outer) for x in (*arrays, *targets)]
+    shape = {"BLOCK_N": config.block_n, "AHEAD": config.ahead}
+    if not time_major:
+        shape |= {"BLOCK_T": config.block_t, "VECTOR": config.vector}
+    kernel = _gae_time_major_kernel if time_major else _gae_row_major_kernel
+    with current(values.device):
+        kernel[(config.programs(num_envs),)](
+            rewards,
+            values,
+            _bytes(terminated),
+            None if truncated is None else _bytes(truncated),
+            final_values,
+            last_values,
+            *targets,
+            num_steps,
+            num_envs,
+            *strides,
+            gamma,
+            gae_lambda,
+            TRUNCATION=truncated is not None,
+            ACCUMULATOR=tl.float64 if values.dtype is torch.float64 else tl.float32,
+            num_warps=config.num_warps,
+            enable_fp_fusion=True,
+            **shape,
+        )
+
+
+def _bytes(flags):
+    return flags.view(torch.uint8) if flags.dtype is torch.bool else flags
+
+
+def _layout(x):
+    if x.shape[1] == 1 and x.shape[0] > 1:
+        return Layout.ROW_MAJOR
+    return Layout.TIME_MAJOR if _fits(x, Layout.TIME_MAJOR) else _other_layout(x)
+
+
+def _other_layout(x):
+    return Layout.ROW_MAJOR if _fits(x, Layout.ROW_MAJOR) else Layout.TIME_MAJOR
+
+
+def _fits(x, layout):
+    inner = 1 if layout is Layout.TIME_MAJOR else 0
+    return x.shape[inner] == 1 or x.stride(inner) == 1
+
+
+def _laid_out(x, layout):
+    if _fits(x, layout):
+        return x
+    return x.contiguous() if layout is Layout.TIME_MAJOR else x.T.contiguous().T
+
+
+def _empty(x, layout):
+    if layout is Layout.TIME_MAJOR:
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return torch.empty_like(x.T, memory_format=torch.contiguous_format).T
