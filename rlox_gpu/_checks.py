@@ -17,14 +17,13 @@ def unit_number(name: str, value: Any) -> float:
     ValueError
         If it is outside [0, 1] or NaN.
     """
-    if type(value) is not float:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name}: expected a plain number in [0, 1], got {described(value)}")
-        value = float(value)
-    if not 0.0 <= value <= 1.0:
-        shown = "NaN" if math.isnan(value) else repr(value)
+    if isinstance(value, bool) or not isinstance(value, float | Real):
+        raise TypeError(f"{name}: expected a plain number in [0, 1], got {described(value)}")
+    number = float(value)
+    if not 0.0 <= number <= 1.0:
+        shown = "NaN" if math.isnan(number) else repr(number)
         raise ValueError(f"{name}: expected a number in [0, 1], got {shown}")
-    return value
+    return number
 
 
 def integer(name: str, value: Any, stop: int) -> int:
@@ -37,13 +36,12 @@ def integer(name: str, value: Any, stop: int) -> int:
     ValueError
         If it is out of range.
     """
-    if type(value) is not int:
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise TypeError(f"{name}: expected an integer, got {described(value)}")
-        value = int(value)
-    if not 0 <= value < stop:
-        raise ValueError(f"{name}: expected an integer in [0, {stop}), got {value}")
-    return value
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected an integer, got {described(value)}")
+    number = int(value)
+    if not 0 <= number < stop:
+        raise ValueError(f"{name}: expected an integer in [0, {stop}), got {number}")
+    return number
 
 
 def truncation_pair(truncated: Any, final_values: Any) -> None:

@@ -17,7 +17,7 @@ _functorch_level = torch._C._functorch.maybe_current_level
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
 
-_library = torch.library.Library("rlox_gpu", "DEF")
+_library: Any = torch.library.Library("rlox_gpu", "DEF")  # type: ignore[no-untyped-call]
 _triton_for_cpu = False
 
 

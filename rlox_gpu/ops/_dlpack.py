@@ -28,14 +28,12 @@ def through_dlpack(like: Any, numpy_call: Callable[..., Any]) -> Callable[..., t
             "rewards: expected a NumPy array, a torch tensor or an array with __dlpack__, "
             f"got {described(like)}"
         )
-    if like.__dlpack_device__()[0] in _HOST_DEVICES:
-        take, call = np.from_dlpack, numpy_call
-    else:
-        import torch
+    take: Callable[[Any], Any] = np.from_dlpack
+    call = numpy_call
+    if like.__dlpack_device__()[0] not in _HOST_DEVICES:
+        from torch.utils.dlpack import from_dlpack as take
 
-        from ._returns_torch import gae as torch_call
-
-        take, call = torch.from_dlpack, torch_call
+        from ._returns_torch import gae as call
     back = _from_dlpack_of(like)
 
     def converted(*args: Any) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ _FLAG_CODES = {
     torch.uint64: 7,
 }
 
+# rewards, values, terminated, last_values, truncated or None, final_values or None
+_Inputs = Sequence[Any]
 _Pair = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -45,7 +48,7 @@ def gae(
     if isinstance(last_values, float | int) and rewards.ndim == 1:
         last_values = torch.full((), last_values, dtype=rewards.dtype, device=rewards.device)
     inputs = (rewards, values, terminated, last_values, truncated, final_values)
-    _check_inputs(*inputs, time_dim)
+    _check_inputs(inputs, time_dim)
     if out is not None:
         _check_out(out, rewards)
     if not _dispatch.is_plain_call(*inputs) or rewards.device.type not in ("cpu", "cuda"):
@@ -54,12 +57,12 @@ def gae(
     if out is not None:
         _check_overlap(inputs, advantages, returns)
     into = _into_rust if _dispatch.runs_in_rust(rewards.device) else _into_triton
-    into(*inputs, gamma, gae_lambda, time_dim, advantages, returns)
+    into(inputs, gamma, gae_lambda, time_dim, advantages, returns)
     return advantages, returns
 
 
 def _through_torch(
-    inputs: tuple[Any, ...], gamma: float, gae_lambda: float, time_dim: int, out: _Pair | None
+    inputs: _Inputs, gamma: float, gae_lambda: float, time_dim: int, out: _Pair | None
 ) -> _Pair:
     constants = [None if x is None else x.detach() for x in inputs]
     if out is None:
@@ -80,20 +83,18 @@ def _allocated(values: torch.Tensor) -> _Pair:
 
 
 def _into_rust(
-    rewards: torch.Tensor,
-    values: torch.Tensor,
-    terminated: torch.Tensor,
-    last_values: torch.Tensor,
-    truncated: torch.Tensor | None,
-    final_values: torch.Tensor | None,
+    inputs: _Inputs,
     gamma: float,
     gae_lambda: float,
     time_dim: int,
     advantages: torch.Tensor,
     returns: torch.Tensor,
 ) -> None:
-    cut, cut_strides, final, final_strides, cut_code = 0, (), 0, (), 0
-    if truncated is not None and final_values is not None:
+    rewards, values, terminated, last_values, truncated, final_values = inputs
+    cut = final = cut_code = 0
+    cut_strides: tuple[int, ...] = ()
+    final_strides: tuple[int, ...] = ()
+    if truncated is not None:
         cut, cut_strides = truncated.data_ptr(), truncated.stride()
         final, final_strides = final_values.data_ptr(), final_values.stride()
         cut_code = _FLAG_CODES[truncated.dtype]
@@ -126,18 +127,14 @@ def _into_rust(
 
 @torch.no_grad()
 def _into_triton(
-    rewards: torch.Tensor,
-    values: torch.Tensor,
-    terminated: torch.Tensor,
-    last_values: torch.Tensor,
-    truncated: torch.Tensor | None,
-    final_values: torch.Tensor | None,
+    inputs: _Inputs,
     gamma: float,
     gae_lambda: float,
     time_dim: int,
     advantages: torch.Tensor,
     returns: torch.Tensor,
 ) -> None:
+    rewards, values, terminated, last_values, truncated, final_values = inputs
     from ..kernels.gae import launch_gae
 
     if rewards.numel() == 0:
@@ -168,9 +165,9 @@ def _time_major(x: torch.Tensor, time_dim: int) -> torch.Tensor:
 def _gae_body(into: Any) -> Any:
     def gae(*args: Any) -> _Pair:
         *inputs, gamma, gae_lambda, time_dim = args
-        _check_inputs(*inputs, time_dim)
+        _check_inputs(inputs, time_dim)
         advantages, returns = _allocated(inputs[1])
-        into(*inputs, gamma, gae_lambda, time_dim, advantages, returns)
+        into(inputs, gamma, gae_lambda, time_dim, advantages, returns)
         return advantages, returns
 
     return gae
@@ -179,23 +176,23 @@ def _gae_body(into: Any) -> Any:
 def _gae_out_body(into: Any) -> Any:
     def gae_out(*args: Any) -> None:
         *inputs, gamma, gae_lambda, time_dim, advantages, returns = args
-        _check_inputs(*inputs, time_dim)
+        _check_inputs(inputs, time_dim)
         _check_out((advantages, returns), inputs[0])
         _check_overlap(inputs, advantages, returns)
-        into(*inputs, gamma, gae_lambda, time_dim, advantages, returns)
+        into(inputs, gamma, gae_lambda, time_dim, advantages, returns)
 
     return gae_out
 
 
 def _gae_fake(*args: Any) -> _Pair:
     *inputs, _, _, time_dim = args
-    _check_inputs(*inputs, time_dim)
+    _check_inputs(inputs, time_dim)
     return _allocated(inputs[1])
 
 
 def _gae_out_fake(*args: Any) -> None:
     *inputs, _, _, time_dim, advantages, returns = args
-    _check_inputs(*inputs, time_dim)
+    _check_inputs(inputs, time_dim)
     _check_out((advantages, returns), inputs[0])
 
 
@@ -220,15 +217,8 @@ _gae_out_op = _dispatch.register(
 # -- checks ------------------------------------------------------------------------------------
 
 
-def _check_inputs(
-    rewards: Any,
-    values: Any,
-    terminated: Any,
-    last_values: Any,
-    truncated: Any,
-    final_values: Any,
-    time_dim: Any,
-) -> None:
+def _check_inputs(inputs: _Inputs, time_dim: Any) -> None:
+    rewards, values, terminated, last_values, truncated, final_values = inputs
     shape, dtype, device = rewards.shape, rewards.dtype, rewards.device
     ndim = len(shape)
     if ndim not in (1, 2):
@@ -273,7 +263,7 @@ def _check_out(out: Any, rewards: torch.Tensor) -> None:
         _check_one(name, x, rewards.shape, rewards.dtype, rewards.device)
 
 
-def _check_overlap(inputs: Any, advantages: torch.Tensor, returns: torch.Tensor) -> None:
+def _check_overlap(inputs: _Inputs, advantages: torch.Tensor, returns: torch.Tensor) -> None:
     names = ("rewards", "values", "terminated", "last_values", "truncated", "final_values")
     spans = [
         (name, _span(x))

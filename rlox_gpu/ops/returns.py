@@ -155,7 +155,9 @@ def _gae_for(rewards: Any) -> Callable[..., tuple[Any, Any]]:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(rewards, torch.Tensor):
         if _gae_torch is None:
-            from ._returns_torch import gae as _gae_torch
+            from ._returns_torch import gae as found
+
+            _gae_torch = found
         return _gae_torch
     if isinstance(rewards, np.ndarray):
         return _rust.gae
