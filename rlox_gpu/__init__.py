@@ -6,7 +6,7 @@ Names are imported on first use, so ``import rlox_gpu`` loads neither torch nor 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
