@@ -1,0 +1,20 @@
+"""Compiles CUDA C++ once per source, architecture and compiler, or skips the test."""
+
+import functools
+
+import ptxsim
+import pytest
+
+
+@functools.cache
+def _compile(src, arch, compiler):
+    return ptxsim.compile_cuda(src, arch, compiler=compiler)
+
+
+def mod(src, arch="sm_90", compiler=None):
+    try:
+        return _compile(src, arch, compiler)
+    except ptxsim.CompileError as e:
+        if "available" in str(e):
+            pytest.skip("no CUDA compiler")
+        raise
