@@ -1,0 +1,301 @@
+"""Generalised advantage estimation on the GPU, fused: one launch, each element moved once.
+
+``delta[t] = r[t] + gamma * next_value[t] - v[t]`` and
+``advantage[t] = delta[t] + gamma * lambda * advantage[t + 1]``, cut at the end of an episode
+(Schulman et al., "High-dimensional continuous control using generalized advantage estimation",
+ICLR 2016). Minimum traffic per element in f32 with byte flags: 4 + 4 + 1 bytes read, 4 + 4
+written; with truncations one more flag byte, and four bytes where an episode was truncated.
+
+``values[t + 1]`` comes from the registers of the step that was processed before, never from
+memory a second time.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from ._launch import Layout, scan_config
+from ._runtime import current, sm_count
+from .linear_scan import next_group, pack, rotate, scan_tile, step, unpack
+
+
+@triton.jit
+def _prologue(reward, value, next_value, final_value, terminated, truncated, gamma, decay):
+    """``(a, b)`` of the recurrence for the advantage."""
+    cut = terminated | truncated
+    bootstrap = tl.where(truncated, final_value, next_value)
+    b = reward + tl.where(terminated, 0.0, gamma * bootstrap) - value
+    return tl.where(cut, 0.0, decay), b
+
+
+@triton.jit(do_not_specialize=["num_steps"])
+def _gae_time_major_kernel(
+    rewards,
+    values,
+    terminated,
+    truncated,
+    final_values,
+    last_values,
+    advantages,
+    returns,
+    num_steps,
+    num_envs,
+    stride_rewards,
+    stride_values,
+    stride_terminated,
+    stride_truncated,
+    stride_final,
+    stride_advantages,
+    stride_returns,
+    gamma: "fp64",  # noqa: F821
+    gae_lambda: "fp64",  # noqa: F821
+    TRUNCATION: tl.constexpr,
+    ACCUMULATOR: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    AHEAD: tl.constexpr,
+):
+    """A lane owns neighbouring environments and walks them back through time."""
+    n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = n < num_envs
+    discount = gamma.to(ACCUMULATOR)
+    decay = (gamma * gae_lambda).to(ACCUMULATOR)
+    next_value = tl.load(last_values + n, mask=inside, other=0.0).to(ACCUMULATOR)
+    advantage = tl.zeros([BLOCK_N], ACCUMULATOR)
+    top = num_steps.to(tl.int64)
+    while top > 0:
+        reward = ()
+        value = ()
+        ended = ()
+        cut_short = ()
+        for i in tl.static_range(AHEAD):
+            t = top - 1 - i
+            live = inside & (t >= 0)
+            reward += (tl.load(rewards + t * stride_rewards + n, mask=live, other=0.0),)
+            value += (tl.load(values + t * stride_values + n, mask=live, other=0.0),)
+            ended += (tl.load(terminated + t * stride_terminated + n, mask=live, other=0),)
+            if TRUNCATION:
+                flags = tl.load(truncated + t * stride_truncated + n, mask=live, other=0)
+                cut_short += (flags,)
+        final = ()
+        for i in tl.static_range(AHEAD):
+            if TRUNCATION:
+                at = final_values + (top - 1 - i) * stride_final + n
+                wanted = (cut_short[i] != 0) & (ended[i] == 0)
+                final += (tl.load(at, mask=wanted, other=0.0),)
+        for i in tl.static_range(AHEAD):
+            t = top - 1 - i
+            live = inside & (t >= 0)
+            v = value[i].to(ACCUMULATOR)
+            is_end = ended[i] != 0
+            if TRUNCATION:
+                is_cut = cut_short[i] != 0
+                f = final[i].to(ACCUMULATOR)
+            else:
+                is_cut = tl.zeros([BLOCK_N], tl.int1)
+                f = next_value
+            r = reward[i].to(ACCUMULATOR)
+            a, b = _prologue(r, v, next_value, f, is_end, is_cut, discount, decay)
+            advantage = step(a, b, advantage)
+            next_value = v
+            tl.store(advantages + t * stride_advantages + n, advantage, mask=live)
+            tl.store(returns + t * stride_returns + n, advantage + v, mask=live)
+        top -= AHEAD
+
+
+@triton.jit
+def _gae_row_major_kernel(
+    rewards,
+    values,
+    terminated,
+    truncated,
+    final_values,
+    last_values,
+    advantages,
+    returns,
+    num_steps,
+    num_envs,
+    stride_rewards,
+    stride_values,
+    stride_terminated,
+    stride_truncated,
+    stride_final,
+    stride_advantages,
+    stride_returns,
+    gamma: "fp64",  # noqa: F821
+    gae_lambda: "fp64",  # noqa: F821
+    TRUNCATION: tl.constexpr,
+    ACCUMULATOR: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    VECTOR: tl.constexpr,
+    AHEAD: tl.constexpr,
+):
+    """A warp owns rows; its lanes scan a tile of ``BLOCK_T`` steps, tile by tile back in time."""
+    GROUPS: tl.constexpr = BLOCK_T // VECTOR
+    n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
+    column = tl.arange(0, BLOCK_T)[None, :]
+    inside = n < num_envs
+    discount = gamma.to(ACCUMULATOR)
+    decay = (gamma * gae_lambda).to(ACCUMULATOR)
+    last = tl.load(last_values + n, mask=inside, other=0.0).to(ACCUMULATOR)
+    value_carry = tl.broadcast_to(last, [BLOCK_N, GROUPS])
+    carry = tl.zeros([BLOCK_N, GROUPS], ACCUMULATOR)
+    steps = num_steps.to(tl.int64)
+    start = tl.cdiv(steps, BLOCK_T) * BLOCK_T - BLOCK_T
+    while start >= 0:
+        reward = ()
+        value = ()
+        ended = ()
+        cut_short = ()
+        for i in tl.static_range(AHEAD):
+            t = start - i * BLOCK_T + column
+            live = inside & (t >= 0) & (t < steps)
+            # Without the hint the byte loads would set the lanes' share to 16 steps, and the
+            # wider loads would split sectors.
+            at = tl.max_contiguous(n * stride_terminated + t, [1, VECTOR])
+            reward += (tl.load(rewards + n * stride_rewards + t, mask=live, other=0.0),)
+            value += (tl.load(values + n * stride_values + t, mask=live, other=0.0),)
+            ended += (tl.load(terminated + at, mask=live, other=1),)
+            if TRUNCATION:
+                at = tl.max_contiguous(n * stride_truncated + t, [1, VECTOR])
+                cut_short += (tl.load(truncated + at, mask=live, other=0),)
+        final = ()
+        for i in tl.static_range(AHEAD):
+            if TRUNCATION:
+                t = start - i * BLOCK_T + column
+                wanted = (cut_short[i] != 0) & (ended[i] == 0)
+                at = final_values + n * stride_final + t
+                final += (tl.load(at, mask=wanted, other=0.0),)
+        for i in tl.static_range(AHEAD):
+            t = start - i * BLOCK_T + column
+            live = inside & (t >= 0) & (t < steps)
+            # Past the end: terminated steps whose value and reward are the bootstrap value, so
+            # that the last step finds its next value and an advantage of zero.
+            v = tl.where(t < steps, value[i].to(ACCUMULATOR), last)
+            r = tl.where(t < steps, reward[i].to(ACCUMULATOR), last)
+            v_parts = unpack(v, VECTOR)
+            r_parts = unpack(r, VECTOR)
+            end_parts = unpack(ended[i], VECTOR)
+            if TRUNCATION:
+                cut_parts = unpack(cut_short[i], VECTOR)
+                f_parts = unpack(final[i].to(ACCUMULATOR), VECTOR)
+            value_rotated = rotate(v_parts[0])
+            v_after = next_group(value_rotated, value_carry)
+            value_carry = value_rotated
+            a = ()
+            b = ()
+            for k in tl.static_range(VECTOR):
+                if k < VECTOR - 1:
+                    next_value = v_parts[k + 1]
+                else:
+                    next_value = v_after
+                is_end = end_parts[k] != 0
+                if TRUNCATION:
+                    is_cut = cut_parts[k] != 0
+                    f = f_parts[k]
+                else:
+                    is_cut = tl.zeros_like(is_end)
+                    f = next_value
+                a_k, b_k = _prologue(
+                    r_parts[k], v_parts[k], next_value, f, is_end, is_cut, discount, decay
+                )
+                a += (a_k,)
+                b += (b_k,)
+            x, carry = scan_tile(a, b, carry, VECTOR)
+            advantage = pack(x, VECTOR)
+            tl.store(advantages + n * stride_advantages + t, advantage, mask=live)
+            tl.store(returns + n * stride_returns + t, advantage + v, mask=live)
+        start -= AHEAD * BLOCK_T
+
+
+def launch_gae(
+    rewards: torch.Tensor,
+    values: torch.Tensor,
+    terminated: torch.Tensor,
+    last_values: torch.Tensor,
+    truncated: torch.Tensor | None,
+    final_values: torch.Tensor | None,
+    advantages: torch.Tensor,
+    returns: torch.Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> None:
+    """Write ``advantages`` and ``returns``; every tensor is a ``[T, N]`` view, any layout.
+
+    The layout of ``values`` decides. A tensor that has another one is copied once into it (an
+    output: written back once).
+    """
+    layout = _layout(values)
+    outputs = (advantages, returns)
+    inputs = [_laid_out(x, layout) for x in (rewards, values, terminated)]
+    optional = [None if x is None else _laid_out(x, layout) for x in (truncated, final_values)]
+    targets = [x if _fits(x, layout) else _empty(x, layout) for x in outputs]
+    arrays = [*inputs, *optional]
+    config = scan_config(*values.shape, layout, values.element_size(), sm_count(values.device))
+    _launch(config, arrays, last_values.contiguous(), targets, gamma, gae_lambda)
+    for output, target in zip(outputs, targets, strict=True):
+        if output is not target:
+            output.copy_(target)
+
+
+def _launch(config, arrays, last_values, targets, gamma, gae_lambda):
+    rewards, values, terminated, truncated, final_values = arrays
+    num_steps, num_envs = values.shape
+    time_major = config.layout is Layout.TIME_MAJOR
+    outer = 0 if time_major else 1
+    strides = [0 if x is None else x.stride(outer) for x in (*arrays, *targets)]
+    shape = {"BLOCK_N": config.block_n, "AHEAD": config.ahead}
+    if not time_major:
+        shape |= {"BLOCK_T": config.block_t, "VECTOR": config.vector}
+    kernel = _gae_time_major_kernel if time_major else _gae_row_major_kernel
+    with current(values.device):
+        kernel[(config.programs(num_envs),)](
+            rewards,
+            values,
+            _bytes(terminated),
+            None if truncated is None else _bytes(truncated),
+            final_values,
+            last_values,
+            *targets,
+            num_steps,
+            num_envs,
+            *strides,
+            gamma,
+            gae_lambda,
+            TRUNCATION=truncated is not None,
+            ACCUMULATOR=tl.float64 if values.dtype is torch.float64 else tl.float32,
+            num_warps=config.num_warps,
+            enable_fp_fusion=True,
+            **shape,
+        )
+
+
+def _bytes(flags):
+    return flags.view(torch.uint8) if flags.dtype is torch.bool else flags
+
+
+def _layout(x):
+    if x.shape[1] == 1 and x.shape[0] > 1:
+        return Layout.ROW_MAJOR
+    return Layout.TIME_MAJOR if _fits(x, Layout.TIME_MAJOR) else _other_layout(x)
+
+
+def _other_layout(x):
+    return Layout.ROW_MAJOR if _fits(x, Layout.ROW_MAJOR) else Layout.TIME_MAJOR
+
+
+def _fits(x, layout):
+    inner = 1 if layout is Layout.TIME_MAJOR else 0
+    return x.shape[inner] == 1 or x.stride(inner) == 1
+
+
+def _laid_out(x, layout):
+    if _fits(x, layout):
+        return x
+    return x.contiguous() if layout is Layout.TIME_MAJOR else x.T.contiguous().T
+
+
+def _empty(x, layout):
+    if layout is Layout.TIME_MAJOR:
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return torch.empty_like(x.T, memory_format=torch.contiguous_format).T
