@@ -1,1 +1,12 @@
 //! Vector environments on slices.
+
+mod batch;
+mod cartpole;
+mod step;
+mod task;
+mod trigonometry;
+
+pub use batch::{Autoreset, Batch, Outputs, State, first_invalid_action};
+pub use cartpole::CartPole;
+pub use task::Task;
+pub use trigonometry::sin_cos;
