@@ -17,8 +17,10 @@ WINDOW = 100  # episodes that a mean return is taken over
 
 
 def derive_seed(seed: int, purpose: str, counter: int = 0) -> int:
-    """Return a seed below 2^63 of its own for each purpose, so that runs with seeds 0 and 1 share
-    no environment (environment i of a run takes its seed plus i).
+    """Return a seed below 2^63 of its own for each purpose.
+
+    Environment i of a run takes the run's seed plus i: with the run's plain number, runs 0 and 1
+    would share most of their environments.
     """
     words = np.random.SeedSequence([seed, PURPOSES.index(purpose), counter])
     return int(words.generate_state(1, np.uint64)[0] >> 1)
@@ -91,9 +93,7 @@ class EpisodeWindow:
         return sum(entry[0] for entry in self._entries)
 
 
-def prepare_obs(
-    obs: Any, shape: tuple[int, ...], device: torch.device
-) -> tuple[Tensor, bool]:
+def prepare_obs(obs: Any, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, bool]:
     """Return observations from outside as f32 ``(B, *shape)`` and whether one came alone.
 
     Raises

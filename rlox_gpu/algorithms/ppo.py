@@ -29,7 +29,7 @@ from rlox_gpu.batch import RolloutBatch, RolloutStorage
 from rlox_gpu.callbacks import Callback, CallbackList
 from rlox_gpu.collectors import EpisodeTotals, collect, compute_advantages, episode_totals
 from rlox_gpu.config import PPOConfig, check_count, check_names
-from rlox_gpu.envs.selection import make_tensor_env
+from rlox_gpu.envs.selection import make_tensor_env, obs_width
 from rlox_gpu.evaluation import evaluate_policy
 from rlox_gpu.losses import PPOLoss
 from rlox_gpu.parameters import flatten_parameters
@@ -117,8 +117,9 @@ class PPO:
             else flatten_parameters(self.policy)
         )
         self.adam = AdamState.like(self.flat.data)
-        obs_dim = self.env.single_observation_space.shape[0]  # type: ignore[index]
-        self.storage = RolloutStorage.allocate(self.config.n_steps, n_envs, obs_dim, self.device)
+        self.storage = RolloutStorage.allocate(
+            self.config.n_steps, n_envs, obs_width(self.env), self.device
+        )
         self.episodes = EpisodeWindow()
         self.schedule = Schedule()
         self.iteration = self.timesteps = 0
