@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections import deque
 from collections.abc import Iterable
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from rlox_gpu.backends import cuda_problem
 
 PURPOSES = ("weights", "episodes")
 WINDOW = 100  # episodes that a mean return is taken over
@@ -43,21 +44,6 @@ def choose_device(device: torch.device | str) -> torch.device:
     if chosen.type == "cuda" and (problem := cuda_problem()) is not None:
         raise ValueError(f"device: {device!r} cannot be used: {problem}")
     return chosen
-
-
-def cuda_problem() -> str | None:
-    """Return why training cannot run on CUDA here, None if it can."""
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed (pip install rlox-gpu[cuda12] or rlox-gpu[cuda13])"
-    try:
-        import cupy
-
-        cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CuPy raises its own kinds, ImportError of libraries included
-        return f"CuPy does not work: {error}"
-    return None
 
 
 class EpisodeWindow:
