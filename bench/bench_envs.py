@@ -141,7 +141,7 @@ def gymnasium_native(num_envs, device):
 PROVIDERS = [
     Provider("rlox-gpu make_vec", ours_make_vec, ours=True),
     Provider("rlox-gpu VecEnv", ours_step_all, ours=True),
-    Provider("rlox-gpu tensors", ours_tensors, ("cuda",), ours=True, needs=("torch", "cupy")),
+    Provider("rlox-gpu tensors", ours_tensors, ("cpu", "cuda"), ours=True, needs=("torch",)),
     Provider("rlox VecEnv", rlox_step_all, needs=("rlox",)),
     Provider("gymnasium native", gymnasium_native),
 ]

@@ -32,15 +32,19 @@ def main():
         tables.ratio_table(found),
         claims,
     ]
-    console = Console(width=max(Console().width, MIN_WIDTH))
-    for table in every_table:
-        console.print(as_rich(table))
+    show(every_table)
     markdown = arguments.file.with_suffix(".md")
     markdown.write_text("\n".join(table.markdown() for table in every_table))
     picture = arguments.file.with_suffix(".png")
     plot(found, picture)
-    console.print(f"wrote {markdown} and {picture}")
+    print(f"wrote {markdown} and {picture}")
     sys.exit(arguments.require and not kept)
+
+
+def show(tables):
+    console = Console(width=max(Console().width, MIN_WIDTH))
+    for table in tables:
+        console.print(as_rich(table))
 
 
 def as_rich(table):
