@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 MIN_WIDTH = 150  # a pipe or a log has no width of its own
-PLOTTED_GROUPS = ("gae", "envs", "overhead", "training")
+PLOTTED_GROUPS = ("gae", "envs", "overhead", "import", "training")
 OURS, PEER = "#2a6f97", "#b0b7bd"
 
 
@@ -29,7 +29,7 @@ def main():
     every_table = [
         tables.machine_table(found.machine),
         *tables.time_tables(found),
-        tables.ratio_table(found),
+        *tables.ratio_tables(found),
         claims,
     ]
     show(every_table)

@@ -92,7 +92,7 @@ def test_ratios_are_of_the_fastest_rounds(modules, bench_file):
         entry("gae f32 128x1024 time-major", "rlox-gpu numpy", 1e-3, ours=True),
         entry("gae f32 128x1024 time-major", "rlox", 6e-3),
     )
-    table = tables.ratio_table(results.load(path))
+    (table,) = tables.ratio_tables(results.load(path))
     assert table.columns[3:] == ("vs rlox",)
     assert table.rows == (("gae f32 128x1024 time-major", "rlox-gpu numpy", "cpu", "6.00x"),)
 
