@@ -117,9 +117,7 @@ def _check_flattenable(trainable: Mapping[str, nn.Parameter], names: list[str]) 
             + ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
         )
     if sorted(names) != sorted(trainable):
-        raise ValueError(
-            f"order: expected each of {sorted(trainable)} once, got {sorted(names)}"
-        )
+        raise ValueError(f"order: expected each of {sorted(trainable)} once, got {sorted(names)}")
 
 
 class FlatModule(nn.Module):

@@ -91,9 +91,7 @@ class EpisodeWindow:
         return sum(entry[0] for entry in self._entries)
 
 
-def prepare_obs(
-    obs: Any, shape: tuple[int, ...], device: torch.device
-) -> tuple[Tensor, bool]:
+def prepare_obs(obs: Any, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, bool]:
     """Return observations from outside as f32 ``(B, *shape)`` and whether one came alone.
 
     Raises
