@@ -22,6 +22,12 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "unpoisoned: torch.empty as it is, for code that torch.compile traces"
+    )
+
+
 def _why_no_gpu():
     try:
         import torch
