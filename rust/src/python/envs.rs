@@ -300,7 +300,7 @@ unsafe fn slice_at_mut<'a, E>(len: usize, address: usize) -> &'a mut [E] {
     unsafe { std::slice::from_raw_parts_mut(address as *mut E, len) }
 }
 
-unsafe fn state_at<'a>(len: usize, addresses: [usize; 6]) -> State<'a, Obs> {
+unsafe fn state_at<'a>(len: usize, addresses: [usize; 6]) -> State<'a> {
     let [state, elapsed, episode, seed, ended, episode_return] = addresses;
     unsafe {
         State {
@@ -314,7 +314,7 @@ unsafe fn state_at<'a>(len: usize, addresses: [usize; 6]) -> State<'a, Obs> {
     }
 }
 
-unsafe fn outputs_at<'a>(len: usize, addresses: [usize; 7]) -> Outputs<'a, Obs> {
+unsafe fn outputs_at<'a>(len: usize, addresses: [usize; 7]) -> Outputs<'a> {
     let [
         obs,
         rewards,
