@@ -173,9 +173,7 @@ class GymnasiumTensorEnv:
         If the environment cannot be made or its observation is not a Box.
     """
 
-    def __init__(
-        self, env_id: str, num_envs: int, *, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, env_id: str, num_envs: int, *, device: torch.device | str = "cpu") -> None:
         self._envs = make_gymnasium(env_id, num_envs)
         self.num_envs, self.device = num_envs, torch.device(device)
         self.single_observation_space = self._envs.single_observation_space

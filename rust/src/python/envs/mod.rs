@@ -3,6 +3,8 @@
 //! Arrays come as addresses, so this file is the one place of the environments with unsafe code.
 #![allow(unsafe_code)]
 
+mod owned;
+
 use numpy::ndarray::Dim;
 use numpy::{Element, PyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -340,5 +342,7 @@ unsafe fn outputs_at<'a>(len: usize, addresses: [usize; 7]) -> Outputs<'a> {
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<CartPoleBatch>()?;
     module.add_class::<CartPoleArrays>()?;
+    module.add_class::<owned::CartPoleEnv>()?;
+    module.add_class::<owned::CartPoleVec>()?;
     Ok(())
 }
