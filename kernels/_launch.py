@@ -35,15 +35,27 @@ class LaunchConfig:
 
 
 def scan_config(
-    num_steps: int, num_envs: int, layout: Layout, itemsize: int, sm_count: int
+    num_steps: int,
+    num_envs: int,
+    layout: Layout,
+    itemsize: int,
+    sm_count: int,
+    *,
+    truncation: bool = False,
 ) -> LaunchConfig:
-    """Block sizes and warps for ``num_steps`` x ``num_envs`` elements of ``itemsize`` bytes."""
+    """Block sizes and warps for ``num_steps`` x ``num_envs`` elements of ``itemsize`` bytes.
+
+    ``truncation`` says that two more arrays are read. Any size is served: what does not fit into
+    one turn is walked in several.
+    """
     if layout is Layout.TIME_MAJOR:
-        return _time_major(num_steps, num_envs, itemsize, sm_count)
+        return _time_major(num_steps, num_envs, itemsize, sm_count, truncation)
     return _row_major(num_steps, num_envs, itemsize, sm_count)
 
 
-def _time_major(num_steps: int, num_envs: int, itemsize: int, sm_count: int) -> LaunchConfig:
+def _time_major(
+    num_steps: int, num_envs: int, itemsize: int, sm_count: int, truncation: bool
+) -> LaunchConfig:
     # Wide accesses save instructions, narrow ones spread few environments over more
     # multiprocessors: take the widest that still gives each of them a warp.
     vector = min(16 // itemsize, 4)
@@ -51,12 +63,12 @@ def _time_major(num_steps: int, num_envs: int, itemsize: int, sm_count: int) -> 
         vector //= 2
     num_warps = 4 if num_envs >= 4 * 4 * WARP * vector * sm_count else 1
     # Registers bound the elements that a lane can hold ahead.
-    ahead = (16 if itemsize == 8 else 32) // vector
+    elements = (16 if itemsize == 8 else 32) // (2 if truncation else 1)
     return LaunchConfig(
         Layout.TIME_MAJOR,
         block_n=WARP * vector * num_warps,
         block_t=1,
-        ahead=min(ahead, _power_of_two(num_steps)),
+        ahead=min(elements // vector, _power_of_two(num_steps)),
         vector=vector,
         num_warps=num_warps,
     )

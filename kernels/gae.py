@@ -20,11 +20,25 @@ from .linear_scan import next_group, pack, rotate, scan_tile, step, unpack
 
 
 @triton.jit
-def _prologue(reward, value, next_value, final_value, terminated, truncated, gamma, decay):
-    """``(a, b)`` of the recurrence for the advantage."""
-    cut = terminated | truncated
-    bootstrap = tl.where(truncated, final_value, next_value)
-    b = reward + tl.where(terminated, 0.0, gamma * bootstrap) - value
+def _prologue(
+    reward,
+    value,
+    next_value,
+    final_value,
+    ended,
+    cut_short,
+    gamma,
+    decay,
+    TRUNCATION: tl.constexpr,
+):
+    """``(a, b)`` of the recurrence for the advantage; flags as they were stored."""
+    cut = ended != 0
+    bootstrap = next_value
+    if TRUNCATION:
+        bootstrap = tl.where(cut_short != 0, final_value, next_value)
+    b = reward + tl.where(cut, 0.0, gamma * bootstrap) - value
+    if TRUNCATION:
+        cut = cut | (cut_short != 0)
     return tl.where(cut, 0.0, decay), b
 
 
@@ -56,50 +70,94 @@ def _gae_time_major_kernel(
 ):
     """A lane owns neighbouring environments and walks them back through time."""
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    inside = n < num_envs
-    discount = gamma.to(ACCUMULATOR)
-    decay = (gamma * gae_lambda).to(ACCUMULATOR)
-    next_value = tl.load(last_values + n, mask=inside, other=0.0).to(ACCUMULATOR)
+    discount = tl.full([], gamma, ACCUMULATOR)
+    decay = tl.full([], gamma * gae_lambda, ACCUMULATOR)
+    next_value = tl.load(last_values + n, mask=n < num_envs, other=0.0).to(ACCUMULATOR)
     advantage = tl.zeros([BLOCK_N], ACCUMULATOR)
-    top = num_steps.to(tl.int64)
-    while top > 0:
+    top = num_steps.to(tl.int64) - 1
+    reward_row = rewards + top * stride_rewards
+    value_row = values + top * stride_values
+    end_row = terminated + top * stride_terminated
+    advantage_row = advantages + top * stride_advantages
+    return_row = returns + top * stride_returns
+    if TRUNCATION:
+        cut_row = truncated + top * stride_truncated
+        final_row = final_values + top * stride_final
+    while top >= 0:
         reward = ()
         value = ()
         ended = ()
         cut_short = ()
         for i in tl.static_range(AHEAD):
-            t = top - 1 - i
-            live = inside & (t >= 0)
-            reward += (tl.load(rewards + t * stride_rewards + n, mask=live, other=0.0),)
-            value += (tl.load(values + t * stride_values + n, mask=live, other=0.0),)
-            ended += (tl.load(terminated + t * stride_terminated + n, mask=live, other=0),)
+            live = n < tl.where(top >= i, num_envs, 0)
+            reward += (tl.load(reward_row + n, mask=live, other=0.0),)
+            value += (tl.load(value_row + n, mask=live, other=0.0),)
+            ended += (tl.load(end_row + n, mask=live, other=0),)
+            reward_row -= stride_rewards
+            value_row -= stride_values
+            end_row -= stride_terminated
             if TRUNCATION:
-                flags = tl.load(truncated + t * stride_truncated + n, mask=live, other=0)
-                cut_short += (flags,)
+                cut_short += (tl.load(cut_row + n, mask=live, other=0),)
+                cut_row -= stride_truncated
+            else:
+                cut_short += (ended[i],)
         final = ()
         for i in tl.static_range(AHEAD):
             if TRUNCATION:
-                at = final_values + (top - 1 - i) * stride_final + n
                 wanted = (cut_short[i] != 0) & (ended[i] == 0)
-                final += (tl.load(at, mask=wanted, other=0.0),)
-        for i in tl.static_range(AHEAD):
-            t = top - 1 - i
-            live = inside & (t >= 0)
-            v = value[i].to(ACCUMULATOR)
-            is_end = ended[i] != 0
-            if TRUNCATION:
-                is_cut = cut_short[i] != 0
-                f = final[i].to(ACCUMULATOR)
+                final += (tl.load(final_row + n, mask=wanted, other=0.0),)
+                final_row -= stride_final
             else:
-                is_cut = tl.zeros([BLOCK_N], tl.int1)
-                f = next_value
+                final += (value[i],)
+        for i in tl.static_range(AHEAD):
+            live = n < tl.where(top >= i, num_envs, 0)
+            v = value[i].to(ACCUMULATOR)
             r = reward[i].to(ACCUMULATOR)
-            a, b = _prologue(r, v, next_value, f, is_end, is_cut, discount, decay)
+            f = final[i].to(ACCUMULATOR)
+            a, b = _prologue(
+                r, v, next_value, f, ended[i], cut_short[i], discount, decay, TRUNCATION
+            )
             advantage = step(a, b, advantage)
             next_value = v
-            tl.store(advantages + t * stride_advantages + n, advantage, mask=live)
-            tl.store(returns + t * stride_returns + n, advantage + v, mask=live)
+            tl.store(advantage_row + n, advantage, mask=live)
+            tl.store(return_row + n, advantage + v, mask=live)
+            advantage_row -= stride_advantages
+            return_row -= stride_returns
         top -= AHEAD
+
+
+@triton.jit
+def _solve_tile(
+    reward,
+    value,
+    ended,
+    cut_short,
+    final,
+    value_carry,
+    carry,
+    discount,
+    decay,
+    TRUNCATION: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """Advantages of one tile ``[R, BLOCK_T]`` and the two carries for the earlier tile."""
+    v = unpack(value, VECTOR)
+    r = unpack(reward, VECTOR)
+    end = unpack(ended, VECTOR)
+    cut = unpack(cut_short, VECTOR)
+    f = unpack(final, VECTOR)
+    rotated = rotate(v[0])
+    next_values = v[1:] + (next_group(rotated, value_carry),)
+    a = ()
+    b = ()
+    for k in tl.static_range(VECTOR):
+        a_k, b_k = _prologue(
+            r[k], v[k], next_values[k], f[k], end[k], cut[k], discount, decay, TRUNCATION
+        )
+        a += (a_k,)
+        b += (b_k,)
+    x, carry = scan_tile(a, b, carry, VECTOR)
+    return pack(x, VECTOR), rotated, carry
 
 
 @triton.jit
@@ -131,15 +189,14 @@ def _gae_row_major_kernel(
     AHEAD: tl.constexpr,
 ):
     """A warp owns rows; its lanes scan a tile of ``BLOCK_T`` steps, tile by tile back in time."""
-    GROUPS: tl.constexpr = BLOCK_T // VECTOR
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
     column = tl.arange(0, BLOCK_T)[None, :]
     inside = n < num_envs
-    discount = gamma.to(ACCUMULATOR)
-    decay = (gamma * gae_lambda).to(ACCUMULATOR)
+    discount = tl.full([], gamma, ACCUMULATOR)
+    decay = tl.full([], gamma * gae_lambda, ACCUMULATOR)
     last = tl.load(last_values + n, mask=inside, other=0.0).to(ACCUMULATOR)
-    value_carry = tl.broadcast_to(last, [BLOCK_N, GROUPS])
-    carry = tl.zeros([BLOCK_N, GROUPS], ACCUMULATOR)
+    value_carry = tl.broadcast_to(last, [BLOCK_N, BLOCK_T // VECTOR])
+    carry = tl.zeros([BLOCK_N, BLOCK_T // VECTOR], ACCUMULATOR)
     steps = num_steps.to(tl.int64)
     start = tl.cdiv(steps, BLOCK_T) * BLOCK_T - BLOCK_T
     while start >= 0:
@@ -150,22 +207,25 @@ def _gae_row_major_kernel(
         for i in tl.static_range(AHEAD):
             t = start - i * BLOCK_T + column
             live = inside & (t >= 0) & (t < steps)
-            # Without the hint the byte loads would set the lanes' share to 16 steps, and the
-            # wider loads would split sectors.
-            at = tl.max_contiguous(n * stride_terminated + t, [1, VECTOR])
             reward += (tl.load(rewards + n * stride_rewards + t, mask=live, other=0.0),)
             value += (tl.load(values + n * stride_values + t, mask=live, other=0.0),)
+            # Without the hint the byte loads would set a lane's share to 16 steps, and the wider
+            # loads would split sectors.
+            at = tl.max_contiguous(n * stride_terminated + t, [1, VECTOR])
             ended += (tl.load(terminated + at, mask=live, other=1),)
             if TRUNCATION:
                 at = tl.max_contiguous(n * stride_truncated + t, [1, VECTOR])
                 cut_short += (tl.load(truncated + at, mask=live, other=0),)
+            else:
+                cut_short += (ended[i],)
         final = ()
         for i in tl.static_range(AHEAD):
             if TRUNCATION:
-                t = start - i * BLOCK_T + column
+                at = n * stride_final + (start - i * BLOCK_T + column)
                 wanted = (cut_short[i] != 0) & (ended[i] == 0)
-                at = final_values + n * stride_final + t
-                final += (tl.load(at, mask=wanted, other=0.0),)
+                final += (tl.load(final_values + at, mask=wanted, other=0.0),)
+            else:
+                final += (value[i],)
         for i in tl.static_range(AHEAD):
             t = start - i * BLOCK_T + column
             live = inside & (t >= 0) & (t < steps)
@@ -173,36 +233,19 @@ def _gae_row_major_kernel(
             # that the last step finds its next value and an advantage of zero.
             v = tl.where(t < steps, value[i].to(ACCUMULATOR), last)
             r = tl.where(t < steps, reward[i].to(ACCUMULATOR), last)
-            v_parts = unpack(v, VECTOR)
-            r_parts = unpack(r, VECTOR)
-            end_parts = unpack(ended[i], VECTOR)
-            if TRUNCATION:
-                cut_parts = unpack(cut_short[i], VECTOR)
-                f_parts = unpack(final[i].to(ACCUMULATOR), VECTOR)
-            value_rotated = rotate(v_parts[0])
-            v_after = next_group(value_rotated, value_carry)
-            value_carry = value_rotated
-            a = ()
-            b = ()
-            for k in tl.static_range(VECTOR):
-                if k < VECTOR - 1:
-                    next_value = v_parts[k + 1]
-                else:
-                    next_value = v_after
-                is_end = end_parts[k] != 0
-                if TRUNCATION:
-                    is_cut = cut_parts[k] != 0
-                    f = f_parts[k]
-                else:
-                    is_cut = tl.zeros_like(is_end)
-                    f = next_value
-                a_k, b_k = _prologue(
-                    r_parts[k], v_parts[k], next_value, f, is_end, is_cut, discount, decay
-                )
-                a += (a_k,)
-                b += (b_k,)
-            x, carry = scan_tile(a, b, carry, VECTOR)
-            advantage = pack(x, VECTOR)
+            advantage, value_carry, carry = _solve_tile(
+                r,
+                v,
+                ended[i],
+                cut_short[i],
+                final[i].to(ACCUMULATOR),
+                value_carry,
+                carry,
+                discount,
+                decay,
+                TRUNCATION,
+                VECTOR,
+            )
             tl.store(advantages + n * stride_advantages + t, advantage, mask=live)
             tl.store(returns + n * stride_returns + t, advantage + v, mask=live)
         start -= AHEAD * BLOCK_T
@@ -231,7 +274,13 @@ def launch_gae(
     optional = [None if x is None else _laid_out(x, layout) for x in (truncated, final_values)]
     targets = [x if _fits(x, layout) else _empty(x, layout) for x in outputs]
     arrays = [*inputs, *optional]
-    config = scan_config(*values.shape, layout, values.element_size(), sm_count(values.device))
+    config = scan_config(
+        *values.shape,
+        layout,
+        values.element_size(),
+        sm_count(values.device),
+        truncation=truncated is not None,
+    )
     _launch(config, arrays, last_values.contiguous(), targets, gamma, gae_lambda)
     for output, target in zip(outputs, targets, strict=True):
         if output is not target:

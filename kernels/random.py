@@ -19,9 +19,10 @@ _BLOCK = 128
 def _philox(seed, index, step, stream):
     """The four words of the draw ``(index, step, stream)``; ``index`` is 64-bit."""
     low = index.to(tl.uint32)
-    zero = low * 0
     high = (index >> 32).to(tl.uint32)
-    return tl.philox(seed, low, high, zero + step.to(tl.uint32), zero + stream.to(tl.uint32))
+    step_word = tl.full(low.shape, step, tl.uint32)
+    stream_word = tl.full(low.shape, stream, tl.uint32)
+    return tl.philox(tl.full([], seed, tl.uint64), low, high, step_word, stream_word)
 
 
 @triton.jit
@@ -82,15 +83,14 @@ def _permutation_kernel(
     STREAM: tl.constexpr,
 ):
     """A lane sends its index through the network until it lands inside the range."""
-    stream = tl.full([1], STREAM, tl.uint32)
     quad = tl.full([1], 0, tl.int64)
-    k0, k1, k2, k3 = _philox(seed, quad, step, stream)
-    k4, k5, k6, k7 = _philox(seed, quad + 1, step, stream)
+    k0, k1, k2, k3 = _philox(seed, quad, step, STREAM)
+    k4, k5, k6, k7 = _philox(seed, quad + 1, step, STREAM)
     keys = (k0, k1, k2, k3, k4, k5, k6, k7)
     position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    end = last.to(tl.uint32)
-    half = half_bits.to(tl.uint32)
-    mask = (half * 0 + 1 << half) - 1
+    end = tl.full([], last, tl.uint32)
+    half = tl.full([], half_bits, tl.uint32)
+    mask = (tl.full([], 1, tl.uint32) << half) - 1
     inside = position <= end.to(tl.int64)
     # Lanes past the end walk too: they start at 0, so that they stop as the others do.
     x = _network(tl.where(inside, position, 0).to(tl.uint32), keys, half, mask)

@@ -78,9 +78,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: not a checkpoint, or a damaged one ({error})") from error
     if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"{path}: expected the format {FORMAT!r}, got {metadata.get('format')!r}"
-        )
+        raise ValueError(f"{path}: expected the format {FORMAT!r}, got {metadata.get('format')!r}")
     return tensors, json.loads(metadata["values"])
 
 

@@ -105,7 +105,9 @@ class PPOLoss:
             if column.shape != (len(obs),):
                 raise ValueError(f"{name}: expected shape ({len(obs)},), got {tuple(column.shape)}")
         if len(obs) == 0 or len(actions) != len(obs):
-            raise ValueError(f"actions: {len(actions)} for {len(obs)} observations; both at least 1")
+            raise ValueError(
+                f"actions: {len(actions)} for {len(obs)} observations; both at least 1"
+            )
         log_probs, entropies = policy.get_logprob_and_entropy(obs, actions)
         values = policy.get_value(obs)
         return self._combine(

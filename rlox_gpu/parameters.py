@@ -117,9 +117,7 @@ def _check_flattenable(trainable: Mapping[str, nn.Parameter], names: list[str]) 
             + ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
         )
     if sorted(names) != sorted(trainable):
-        raise ValueError(
-            f"order: expected each of {sorted(trainable)} once, got {sorted(names)}"
-        )
+        raise ValueError(f"order: expected each of {sorted(trainable)} once, got {sorted(names)}")
 
 
 class FlatModule(nn.Module):
@@ -159,7 +157,7 @@ class FlatModule(nn.Module):
         return result
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlatModule:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.flatten()
         return self
 
@@ -167,7 +165,7 @@ class FlatModule(nn.Module):
         return {name: value for name, value in self.__dict__.items() if name not in self.rebuilt}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.flatten()
 
     def __copy__(self) -> FlatModule:

@@ -142,9 +142,7 @@ class DiscretePolicy(FlatModule):
 
     def _checked(self, obs: Tensor) -> Tensor:
         if obs.ndim != 2 or obs.shape[1] != self.obs_dim:
-            raise ValueError(
-                f"obs: expected shape (B, {self.obs_dim}), got {tuple(obs.shape)}"
-            )
+            raise ValueError(f"obs: expected shape (B, {self.obs_dim}), got {tuple(obs.shape)}")
         return obs
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections import deque
 from collections.abc import Iterable
@@ -12,13 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlox_gpu.backends import cuda_problem
+
 PURPOSES = ("weights", "episodes")
 WINDOW = 100  # episodes that a mean return is taken over
 
 
 def derive_seed(seed: int, purpose: str, counter: int = 0) -> int:
-    """Return a seed below 2^63 of its own for each purpose, so that runs with seeds 0 and 1 share
-    no environment (environment i of a run takes its seed plus i).
+    """Return a seed below 2^63 of its own for each purpose.
+
+    Environment i of a run takes the run's seed plus i: with the run's plain number, runs 0 and 1
+    would share most of their environments.
     """
     words = np.random.SeedSequence([seed, PURPOSES.index(purpose), counter])
     return int(words.generate_state(1, np.uint64)[0] >> 1)
@@ -41,21 +44,6 @@ def choose_device(device: torch.device | str) -> torch.device:
     if chosen.type == "cuda" and (problem := cuda_problem()) is not None:
         raise ValueError(f"device: {device!r} cannot be used: {problem}")
     return chosen
-
-
-def cuda_problem() -> str | None:
-    """Return why training cannot run on CUDA here, None if it can."""
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed (pip install rlox-gpu[cuda12] or rlox-gpu[cuda13])"
-    try:
-        import cupy
-
-        cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CuPy raises its own kinds, ImportError of libraries included
-        return f"CuPy does not work: {error}"
-    return None
 
 
 class EpisodeWindow:
@@ -91,9 +79,7 @@ class EpisodeWindow:
         return sum(entry[0] for entry in self._entries)
 
 
-def prepare_obs(
-    obs: Any, shape: tuple[int, ...], device: torch.device
-) -> tuple[Tensor, bool]:
+def prepare_obs(obs: Any, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, bool]:
     """Return observations from outside as f32 ``(B, *shape)`` and whether one came alone.
 
     Raises

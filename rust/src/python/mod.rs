@@ -1,6 +1,8 @@
 //! The pyo3 boundary: borrow buffers, check them, release the GIL, call the core, map errors.
 
+mod arrays;
 mod envs;
+mod gae;
 mod ops;
 
 use pyo3::prelude::*;

@@ -1,5 +1,52 @@
+//! Array operations: what Python calls.
+
+#![allow(unsafe_code)]
+
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-pub(super) fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+use super::gae;
+use crate::ops::random;
+
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(gae::gae, module)?)?;
+    module.add_function(wrap_pyfunction!(gae::gae_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(uniform_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(permutation_raw, module)?)
+}
+
+/// Fill float32 memory with uniform numbers in [0, 1).
+#[pyfunction]
+#[pyo3(signature = (out, count, seed, step, stream, /))]
+fn uniform_raw(py: Python<'_>, out: usize, count: usize, seed: u64, step: u32, stream: u32) {
+    // SAFETY: the caller vouches for `count` aligned float32 that nobody else uses.
+    let out = unsafe { slice_at(out, count) };
+    py.detach(|| random::uniform(out, seed, step, stream));
+}
+
+/// Fill int64 memory with a permutation.
+#[pyfunction]
+#[pyo3(signature = (out, count, seed, step, /))]
+fn permutation_raw(py: Python<'_>, out: usize, count: usize, seed: u64, step: u32) -> PyResult<()> {
+    if count > 1 << 32 {
+        return Err(PyValueError::new_err(format!(
+            "count must be at most 2**32, not {count}"
+        )));
+    }
+    // SAFETY: the caller vouches for `count` aligned int64 that nobody else uses.
+    let out = unsafe { slice_at(out, count) };
+    py.detach(|| random::permutation(out, seed, step));
     Ok(())
+}
+
+/// Memory named by its address.
+///
+/// # Safety
+/// As for [`std::slice::from_raw_parts_mut`], except that an empty slice may have any address.
+unsafe fn slice_at<T>(address: usize, count: usize) -> &'static mut [T] {
+    if count == 0 {
+        return &mut [];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(address as *mut T, count) }
 }

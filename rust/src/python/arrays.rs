@@ -1,0 +1,219 @@
+//! NumPy arrays as addresses, strides and type codes.
+//!
+//! The arrays' own structure is read directly: typed borrows of the numpy crate keep a table of
+//! them, which costs more than a small call computes, and refuse mixed dtypes wholesale.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::ptr;
+
+use numpy::npyffi::{self, NPY_TYPES, PY_ARRAY_API, npy_intp};
+use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::ops::strided::FlagKind;
+
+/// Type codes of the boundary; the first four are types of values, all are types of flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Code {
+    F16 = 0,
+    Bf16 = 1,
+    F32 = 2,
+    F64 = 3,
+    Byte = 4,
+    I16 = 5,
+    I32 = 6,
+    I64 = 7,
+}
+
+impl Code {
+    pub(super) fn from_int(code: usize) -> Option<Self> {
+        use Code::{Bf16, Byte, F16, F32, F64, I16, I32, I64};
+        [F16, Bf16, F32, F64, Byte, I16, I32, I64]
+            .get(code)
+            .copied()
+    }
+
+    pub(super) fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64)
+    }
+
+    pub(super) fn size(self) -> isize {
+        match self {
+            Self::Byte => 1,
+            Self::F16 | Self::Bf16 | Self::I16 => 2,
+            Self::F32 | Self::I32 => 4,
+            Self::F64 | Self::I64 => 8,
+        }
+    }
+
+    /// Negative zero is not set, hence the masks without a sign bit.
+    pub(super) fn flag_kind(self) -> FlagKind {
+        match self {
+            Self::Byte => FlagKind::Byte,
+            Self::I16 => FlagKind::Two { mask: u16::MAX },
+            Self::F16 | Self::Bf16 => FlagKind::Two {
+                mask: i16::MAX as u16,
+            },
+            Self::I32 => FlagKind::Four { mask: u32::MAX },
+            Self::F32 => FlagKind::Four {
+                mask: i32::MAX as u32,
+            },
+            Self::I64 => FlagKind::Eight { mask: u64::MAX },
+            Self::F64 => FlagKind::Eight {
+                mask: i64::MAX as u64,
+            },
+        }
+    }
+}
+
+/// A NumPy array of at most two dimensions; strides in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct ArrayRef {
+    /// `None` for a dtype that has none.
+    pub(super) code: Option<Code>,
+    pub(super) data: *mut u8,
+    pub(super) ndim: usize,
+    pub(super) shape: [usize; 2],
+    pub(super) strides: [isize; 2],
+    pub(super) writeable: bool,
+}
+
+impl ArrayRef {
+    /// Look into the argument `name`.
+    pub(super) fn new(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let array = object.cast::<PyUntypedArray>().map_err(|_| {
+            let kind = kind_of(object);
+            PyTypeError::new_err(format!("{name} must be a NumPy array, not {kind}"))
+        })?;
+        // SAFETY: a live array object, whose fields the GIL keeps still.
+        let (fields, descr) = unsafe {
+            let fields = &(*array.as_array_ptr()).fields;
+            (fields, &(*fields.descr).fields)
+        };
+        let swapped = if cfg!(target_endian = "little") {
+            b'>'
+        } else {
+            b'<'
+        };
+        if descr.byteorder as u8 == swapped {
+            return Err(PyTypeError::new_err(format!(
+                "{name} must be in native byte order, not {}",
+                dtype_of(object)
+            )));
+        }
+        let ndim = fields.nd as usize;
+        if ndim > 2 {
+            return Err(PyValueError::new_err(format!(
+                "{name} must have at most two dimensions, not shape {}",
+                shape_of(object)
+            )));
+        }
+        let (mut shape, mut strides) = ([1; 2], [0; 2]);
+        for axis in 0..ndim {
+            // SAFETY: both arrays hold `nd` numbers.
+            unsafe {
+                shape[axis] = *fields.dimensions.add(axis) as usize;
+                strides[axis] = *fields.strides.add(axis);
+            }
+        }
+        Ok(Self {
+            code: code_of(descr.type_num),
+            data: fields.data.cast(),
+            ndim,
+            shape,
+            strides,
+            writeable: fields.flags & npyffi::NPY_ARRAY_WRITEABLE != 0,
+        })
+    }
+
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape[..self.ndim]
+    }
+}
+
+fn code_of(type_num: c_int) -> Option<Code> {
+    const LONG: Code = if size_of::<std::ffi::c_long>() == 8 {
+        Code::I64
+    } else {
+        Code::I32
+    };
+    match type_num {
+        0..=2 => Some(Code::Byte),
+        3 | 4 => Some(Code::I16),
+        5 | 6 => Some(Code::I32),
+        7 | 8 => Some(LONG),
+        9 | 10 => Some(Code::I64),
+        11 => Some(Code::F32),
+        12 => Some(Code::F64),
+        23 => Some(Code::F16),
+        _ => None,
+    }
+}
+
+/// A fresh C-contiguous array whose elements are still to be written.
+pub(super) fn empty<'py>(
+    py: Python<'py>,
+    shape: &[usize],
+    code: Code,
+) -> PyResult<(Bound<'py, PyAny>, *mut u8)> {
+    let type_num = match code {
+        Code::F16 => NPY_TYPES::NPY_HALF,
+        Code::F32 => NPY_TYPES::NPY_FLOAT,
+        _ => NPY_TYPES::NPY_DOUBLE,
+    };
+    let mut dims = [0 as npy_intp; 2];
+    for (dim, &size) in dims.iter_mut().zip(shape) {
+        *dim = size as npy_intp;
+    }
+    // SAFETY: `dims` holds as many sizes as are announced; a null pointer comes back with an
+    // exception set.
+    unsafe {
+        let array = PY_ARRAY_API.PyArray_New(
+            py,
+            npyffi::get_type_object(py, npyffi::NpyTypes::PyArray_Type),
+            shape.len() as c_int,
+            dims.as_mut_ptr(),
+            type_num as c_int,
+            ptr::null_mut(),
+            ptr::null_mut(),
+            0,
+            0,
+            ptr::null_mut(),
+        );
+        let array = Bound::from_owned_ptr_or_err(py, array)?;
+        let data = (*array.as_ptr().cast::<npyffi::PyArrayObject>())
+            .fields
+            .data;
+        Ok((array, data.cast()))
+    }
+}
+
+/// `(5, 3)`, as Python writes it.
+pub(super) fn show_shape(shape: &[usize]) -> String {
+    match shape {
+        [single] => format!("({single},)"),
+        _ => format!("{shape:?}").replace('[', "(").replace(']', ")"),
+    }
+}
+
+pub(super) fn shape_of(array: &Bound<'_, PyAny>) -> String {
+    attribute(array, "shape")
+}
+
+pub(super) fn dtype_of(array: &Bound<'_, PyAny>) -> String {
+    attribute(array, "dtype")
+}
+
+fn attribute(object: &Bound<'_, PyAny>, name: &str) -> String {
+    object
+        .getattr(name)
+        .map_or_else(|_| "unknown".to_owned(), |value| value.to_string())
+}
+
+pub(super) fn kind_of(object: &Bound<'_, PyAny>) -> String {
+    let name = object.get_type().name();
+    name.map_or_else(|_| "this object".to_owned(), |name| name.to_string())
+}
