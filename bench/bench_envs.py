@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from harness import Job, Provider, Work, cases, need, synchronize
+from harness import Job, Provider, Work, cases, need, need_compiler, synchronize
 
 ENV_ID = "CartPole-v1"
 SIZES = (1, 16, 256, 4096, 65536)
@@ -88,17 +88,18 @@ def ours_make_vec(num_envs, device):
 def ours_tensors(num_envs, device):
     import torch
 
-    import rlox_gpu
+    from rlox_gpu.envs.tensor import TensorVectorEnv
 
-    env = rlox_gpu.make_vec(ENV_ID, num_envs, device=device)
+    need_compiler(device)
+    env = TensorVectorEnv(ENV_ID, num_envs, device=device)
 
     def on_device(action):
         return torch.as_tensor(action).to(device)
 
     def check():
         check_steps(
-            lambda: env.reset(seed=SEED)[0].cpu(),
-            lambda action: [part.cpu() for part in env.step(on_device(action))[:4]],
+            lambda: env.reset(seed=SEED)[0].cpu().numpy(),
+            lambda action: [part.cpu().numpy() for part in env.step(on_device(action))[:4]],
             num_envs,
         )
 

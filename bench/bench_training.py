@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from harness import Job, Provider, Work, cases, need, synchronize
+from harness import Job, Provider, Work, cases, need, need_compiler, synchronize
 
 ENV_ID = "CartPole-v1"
 NUM_ENVS, NUM_STEPS, NUM_EPOCHS, MINIBATCH = 8, 32, 20, 256
@@ -29,6 +29,8 @@ def check_learns(mean_return):
 def ours(device):
     from rlox_gpu import PPO
     from rlox_gpu.config import tuned
+
+    need_compiler(device)
 
     def make():
         settings = tuned("ppo", ENV_ID)
