@@ -17,13 +17,17 @@ def unit_number(name: str, value: Any) -> float:
     ValueError
         If it is outside [0, 1] or NaN.
     """
-    if isinstance(value, bool) or not isinstance(value, float | Real):
-        raise TypeError(f"{name}: expected a plain number in [0, 1], got {described(value)}")
-    number = float(value)
+    number = value if type(value) is float else _real(name, value)
     if not 0.0 <= number <= 1.0:
         shown = "NaN" if math.isnan(number) else repr(number)
         raise ValueError(f"{name}: expected a number in [0, 1], got {shown}")
     return number
+
+
+def _real(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a plain number in [0, 1], got {described(value)}")
+    return float(value)
 
 
 def integer(name: str, value: Any, stop: int) -> int:

@@ -41,9 +41,9 @@ def register(
     return getattr(torch.ops.rlox_gpu, name).default
 
 
-def runs_in_rust(device: torch.device) -> bool:
-    """Whether tensors on ``device`` are computed by the compiled CPU core."""
-    return device.type == "cpu" and not _triton_for_cpu
+def runs_in_rust(device_type: str) -> bool:
+    """Whether tensors on such a device are computed by the compiled CPU core."""
+    return device_type == "cpu" and not _triton_for_cpu
 
 
 def is_plain_call(*tensors: torch.Tensor | None) -> bool:

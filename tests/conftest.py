@@ -1,7 +1,7 @@
 """Shared by the whole suite: the device switch, poisoned memory, paths of the test packages."""
 
-import inspect
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +11,18 @@ TESTS = Path(__file__).parent
 for folder in (TESTS / "ptxsim", TESTS):
     sys.path.insert(0, str(folder))
 
-_LIBRARY = ("rlox_gpu.",)
-
 
 def pytest_addoption(parser):
     parser.addoption(
         "--require-gpu",
         action="store_true",
         help="fail the tests marked gpu instead of skipping them where there is no CUDA device",
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "unpoisoned: torch.empty as it is, for code that torch.compile traces"
     )
 
 
@@ -48,23 +52,36 @@ def rng():
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(request, monkeypatch):
-    """Fill ``torch.empty*`` with NaN for library code: a result cell nobody wrote shows up."""
+    """Fill ``torch.empty*`` with NaN for library code: a result cell nobody wrote shows up.
+
+    Only the name ``torch`` inside the library's modules is replaced: torch's own tables, which
+    the compiler builds once, know its functions by identity.
+    """
     torch = sys.modules.get("torch")
     if torch is None or request.node.get_closest_marker("unpoisoned"):
         return
-    for name in ("empty", "empty_like"):
-        monkeypatch.setattr(torch, name, _poisoned(torch, getattr(torch, name)))
+    poisoned = _PoisonedTorch(torch)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("rlox_gpu.") and getattr(module, "torch", None) is torch:
+            monkeypatch.setattr(module, "torch", poisoned)
 
 
-def _poisoned(torch, allocate):
-    def filled(*args, **kwargs):
-        tensor = allocate(*args, **kwargs)
-        caller = inspect.currentframe().f_back.f_globals.get("__name__", "")
-        if caller.startswith(_LIBRARY) and type(tensor) is torch.Tensor:
-            if tensor.is_floating_point():
-                tensor.fill_(float("nan"))
-            elif tensor.dtype is not torch.bool:
-                tensor.fill_(-1 if tensor.dtype.is_signed else 255)
-        return tensor
+class _PoisonedTorch(types.ModuleType):
+    def __init__(self, torch):
+        super().__init__("torch")
+        self._torch = torch
 
-    return filled
+    def __getattr__(self, name):
+        return getattr(self._torch, name)
+
+    def empty(self, *args, **kwargs):
+        return _poison(self._torch.empty(*args, **kwargs))
+
+    def empty_like(self, *args, **kwargs):
+        return _poison(self._torch.empty_like(*args, **kwargs))
+
+
+def _poison(tensor):
+    if tensor.is_floating_point():
+        return tensor.detach().fill_(float("nan")).requires_grad_(tensor.requires_grad)
+    return tensor if tensor.dtype.itemsize == 1 else tensor.fill_(-1)

@@ -11,6 +11,16 @@ from .. import _dispatch, _rust
 from .._checks import described, truncation_pair, unit_number
 
 _VALUE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
+_NAMES = (
+    "rewards",
+    "values",
+    "terminated",
+    "last_values",
+    "truncated",
+    "final_values",
+    "out[0]",
+    "out[1]",
+)
 _FLAG_CODES = {
     **_VALUE_CODES,
     torch.bool: 4,
@@ -44,19 +54,28 @@ def gae(
     """``rlox_gpu.gae`` for tensors: check, choose, call."""
     gamma = unit_number("gamma", gamma)
     gae_lambda = unit_number("gae_lambda", gae_lambda)
-    truncation_pair(truncated, final_values)
-    if isinstance(last_values, float | int) and rewards.ndim == 1:
+    if truncated is not None or final_values is not None:
+        truncation_pair(truncated, final_values)
+    if type(last_values) is not torch.Tensor and isinstance(last_values, (float, int)):
         last_values = torch.full((), last_values, dtype=rewards.dtype, device=rewards.device)
     inputs = (rewards, values, terminated, last_values, truncated, final_values)
     _check_inputs(inputs, time_dim)
     if out is not None:
         _check_out(out, rewards)
-    if not _dispatch.is_plain_call(*inputs) or rewards.device.type not in ("cpu", "cuda"):
+    if not _dispatch.is_plain_call(*inputs):
         return _through_torch(inputs, gamma, gae_lambda, time_dim, out)
-    advantages, returns = _allocated(values) if out is None else out
-    if out is not None:
+    device = rewards.device.type
+    if _dispatch.runs_in_rust(device):
+        into = _into_rust
+    elif device in ("cpu", "cuda"):
+        into = _into_triton
+    else:
+        return _through_torch(inputs, gamma, gae_lambda, time_dim, out)
+    if out is None:
+        advantages, returns = _allocated(values)
+    else:
+        advantages, returns = out
         _check_overlap(inputs, advantages, returns)
-    into = _into_rust if _dispatch.runs_in_rust(rewards.device) else _into_triton
     into(inputs, gamma, gae_lambda, time_dim, advantages, returns)
     return advantages, returns
 
@@ -74,9 +93,7 @@ def _through_torch(
 
 
 def _allocated(values: torch.Tensor) -> _Pair:
-    return torch.empty_like(values, requires_grad=False), torch.empty_like(
-        values, requires_grad=False
-    )
+    return torch.empty_like(values), torch.empty_like(values)
 
 
 # -- the two devices ---------------------------------------------------------------------------
@@ -259,31 +276,33 @@ def _check_one(
 def _check_out(out: Any, rewards: torch.Tensor) -> None:
     if not isinstance(out, tuple | list) or len(out) != 2:
         raise TypeError(f"out: expected a pair (advantages, returns), got {described(out)}")
+    shape = rewards.shape
     for name, x in zip(("out[0]", "out[1]"), out, strict=True):
-        _check_one(name, x, rewards.shape, rewards.dtype, rewards.device)
-
-
-def _check_overlap(inputs: _Inputs, advantages: torch.Tensor, returns: torch.Tensor) -> None:
-    names = ("rewards", "values", "terminated", "last_values", "truncated", "final_values")
-    spans = [
-        (name, _span(x))
-        for name, x in zip(
-            (*names, "out[0]", "out[1]"), (*inputs, advantages, returns), strict=True
-        )
-        if x is not None and x.numel()
-    ]
-    for at, (name, (start, stop)) in enumerate(spans):
-        if not name.startswith("out"):
-            continue
-        for other, (other_start, other_stop) in spans[:at]:
-            if start < other_stop and other_start < stop:
-                raise ValueError(f"{name}: expected memory of its own, got some of {other}")
-    for name, x in (("out[0]", advantages), ("out[1]", returns)):
-        if any(step == 0 and size > 1 for step, size in zip(x.stride(), x.shape, strict=True)):
+        _check_one(name, x, shape, rewards.dtype, rewards.device)
+        if 0 in x.stride() and any(
+            step == 0 and size > 1 for step, size in zip(x.stride(), shape, strict=True)
+        ):
             raise ValueError(f"{name}: expected distinct elements, got an expanded tensor")
 
 
+def _check_overlap(inputs: _Inputs, advantages: torch.Tensor, returns: torch.Tensor) -> None:
+    spans = [None if x is None else _span(x) for x in (*inputs, advantages, returns)]
+    for at in (6, 7):
+        start, stop = spans[at] or (0, 0)
+        for other in range(at):
+            span = spans[other]
+            if span is not None and start < span[1] and span[0] < stop:
+                raise ValueError(
+                    f"{_NAMES[at]}: expected memory of its own, got some of {_NAMES[other]}"
+                )
+
+
 def _span(x: torch.Tensor) -> tuple[int, int]:
-    reach = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
+    """First address and the one past the last; empty for a tensor without elements."""
     start = x.data_ptr()
+    if x.is_contiguous():
+        return start, start + x.nbytes
+    if x.numel() == 0:
+        return start, start
+    reach = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
     return start, start + (reach + 1) * x.element_size()
