@@ -27,9 +27,8 @@ def check_learns(mean_return):
 
 
 def ours(device):
-    from rlox_gpu.config import tuned
-
     from rlox_gpu import PPO
+    from rlox_gpu.config import tuned
 
     def make():
         settings = tuned("ppo", ENV_ID)

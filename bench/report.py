@@ -27,7 +27,7 @@ def main():
     found = benchmark_file.load(arguments.file)
     claims, kept = tables.claims_table(found)
     every_table = [
-        tables.machine_table(found),
+        tables.machine_table(found.machine),
         *tables.time_tables(found),
         tables.ratio_table(found),
         claims,

@@ -28,8 +28,7 @@ def _line(cells):
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def machine_table(results):
-    machine = results.machine
+def machine_table(machine):
     processor, gpu, source = machine["processor"], machine["gpu"], machine["source"]
     rows = [
         ("processor", f"{processor['model']}, {processor['cores']} cores"),
