@@ -133,7 +133,7 @@ def test_tensor_face_tells_terminated_from_truncated():
     env = GymnasiumTensorEnv("RloxGpuTicker-v0", 2)
     storage = RolloutStorage.allocate(4, 2, 1, "cpu")
     storage.obs[0].copy_(env.reset(seed=0)[0])
-    for row in storage.rows():
+    for row in storage.rows:
         env.step_into(torch.tensor([0, 1]), row.results)
     assert storage.obs[:, 0, 0].tolist() == [0, 1, 2, 0, 1]
     assert storage.terminated[:, 0].tolist() == [False, False, True, False]
@@ -148,7 +148,7 @@ def test_tensor_face_counts_a_time_limit_as_truncation():
     env = GymnasiumTensorEnv("Acrobot-v1", 1)
     storage = RolloutStorage.allocate(500, 1, 6, "cpu")
     storage.obs[0].copy_(env.reset(seed=0)[0])
-    for row in storage.rows():
+    for row in storage.rows:
         env.step_into(torch.tensor([1]), row.results)
     assert storage.truncated[:, 0].nonzero().tolist() == [[499]]
     assert storage.episode_returns[499].item() == -500
