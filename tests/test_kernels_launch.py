@@ -1,7 +1,6 @@
 """Launch shapes: a pure function of sizes."""
 
 import pytest
-
 from rlox_gpu.kernels._launch import WARP, Layout, scan_config
 
 SIZES = [1, 2, 5, 63, 64, 1000, 4096, 16896, 10**6]
