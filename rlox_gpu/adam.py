@@ -32,7 +32,7 @@ class AdamState:
 
 def limit_norm(grad: Tensor, max_norm: float) -> Tensor:
     """Scale ``grad`` in place to a norm of at most ``max_norm``; return the norm it had."""
-    norm = torch.linalg.vector_norm(grad)
+    norm: Tensor = torch.linalg.vector_norm(grad)
     grad.mul_((max_norm / (norm + 1e-6)).clamp_(max=1.0))
     return norm
 

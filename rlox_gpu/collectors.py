@@ -10,13 +10,13 @@ reinforcement learning", ICML 2018).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlox_gpu.batch import RolloutBatch, RolloutStorage
-from rlox_gpu.envs.selection import make_tensor_env
+from rlox_gpu.envs.selection import TensorEnv, make_tensor_env, obs_width
 from rlox_gpu.ops.random import uniform
 from rlox_gpu.ops.returns import gae
 from rlox_gpu.policies import ActorCritic, Sample
@@ -26,7 +26,7 @@ ACTION_STREAM = 1  # the stream word of action draws, see rust/src/philox.rs
 
 @torch.no_grad()
 def collect(
-    policy: ActorCritic, env: Any, storage: RolloutStorage, *, seed: int, step: int
+    policy: ActorCritic, env: TensorEnv, storage: RolloutStorage, *, seed: int, step: int
 ) -> None:
     """Fill ``storage`` with one rollout that starts at ``storage.obs[0]``.
 
@@ -45,7 +45,7 @@ def collect(
     sample = _sampler(policy)
     uniforms = torch.empty_like(storage.rewards)
     uniform(uniforms, seed=seed, step=step, stream=ACTION_STREAM)
-    for row, draws in zip(storage.rows(), uniforms.unbind(), strict=True):
+    for row, draws in zip(storage.rows, uniforms.unbind(), strict=True):
         actions, log_probs, values = sample(row.obs, draws)
         row.actions.copy_(actions)
         row.log_probs.copy_(log_probs)
@@ -95,7 +95,7 @@ def _final_values(policy: ActorCritic, storage: RolloutStorage) -> Tensor:
 class EpisodeTotals(NamedTuple):
     """Sums over the episodes that ended in a rollout, zero-dimensional f32 on its device."""
 
-    count: Tensor
+    episodes: Tensor
     returns: Tensor
     lengths: Tensor
 
@@ -151,7 +151,7 @@ class RolloutCollector:
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
         reward_fn: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
-        env: Any = None,
+        env: TensorEnv | None = None,
     ) -> None:
         for name, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
             if not 0 <= value <= 1:
@@ -193,7 +193,7 @@ class RolloutCollector:
         return RolloutBatch.from_storage(storage, advantages, returns)
 
     def _next_storage(self, n_steps: int) -> RolloutStorage:
-        obs_dim = self.env.single_observation_space.shape[0]
+        obs_dim = obs_width(self.env)
         storage = RolloutStorage.allocate(n_steps, self.env.num_envs, obs_dim, self.device)
         if self._storage is None:
             storage.obs[0].copy_(self.env.reset(seed=self.seed)[0])

@@ -131,6 +131,8 @@ class TrainingConfig(Config):
         Environment steps, all environments together.
     seed : int
         Determines the run.
+    n_envs : int or None
+        Environments; None for what ``hyperparameters`` or the algorithm's defaults say.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     hyperparameters : dict
@@ -149,6 +151,7 @@ class TrainingConfig(Config):
     env_id: str
     total_timesteps: int = 100_000
     seed: int = 42
+    n_envs: int | None = None
     device: str = "auto"
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     target_return: float | None = None
@@ -167,7 +170,14 @@ class TrainingConfig(Config):
             check_count(name, getattr(self, name), least=0)
         if self.target_return is not None:
             check_number("target_return", self.target_return)
-        config_class(self.algorithm).from_dict(self.hyperparameters)
+        if self.target_return is not None and not self.eval_freq:
+            raise ValueError("eval_freq: expected a positive integer with target_return, got 0")
+        config_class(self.algorithm).from_dict(self.algorithm_settings())
+
+    def algorithm_settings(self) -> dict[str, Any]:
+        """Return the algorithm's keyword arguments, ``n_envs`` included where it is given."""
+        own = {} if self.n_envs is None else {"n_envs": self.n_envs}
+        return {**self.hyperparameters, **own}
 
 
 ALGORITHMS: dict[str, type[Config]] = {"ppo": PPOConfig}

@@ -48,7 +48,7 @@ def evaluate_policy(
     obs, _ = env.reset(seed=seed)
     storage = RolloutStorage.allocate(1, env.num_envs, obs.shape[1], obs.device)
     storage.obs[0].copy_(obs)
-    results = storage.rows()[0].results
+    results = storage.rows[0].results
     returns = torch.zeros_like(storage.episode_returns[0])
     lengths = torch.zeros_like(storage.episode_lengths[0])
     running = torch.ones_like(storage.terminated[0])
@@ -56,9 +56,9 @@ def evaluate_policy(
         storage.obs[0].copy_(storage.obs[1] if step else obs)
         actions = policy.act(storage.obs[0]) if deterministic else _sampled(policy, storage.obs[0])
         env.step_into(actions, results)
-        ended = running & (results.terminated | results.truncated)
-        returns = torch.where(ended, results.episode_return, returns)
-        lengths = torch.where(ended, results.episode_length, lengths)
+        ended = running & (storage.terminated[0] | storage.truncated[0])
+        returns = torch.where(ended, storage.episode_returns[0], returns)
+        lengths = torch.where(ended, storage.episode_lengths[0], lengths)
         running &= ~ended
         if (step % CHECK_EVERY == 0 or obs.device.type == "cpu") and not running.any():
             return _describe(returns, lengths)

@@ -7,6 +7,7 @@ al., "The 37 implementation details of proximal policy optimization", ICLR blog 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -38,7 +39,7 @@ def tanh_mlp(
     """
     layers: list[nn.Module] = []
     last = len(sizes) - 2
-    for index, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for index, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         gain = output_gain if index == last else HIDDEN_GAIN
         layers.append(_orthogonal_linear(fan_in, fan_out, gain, generator, device))
         if index != last:

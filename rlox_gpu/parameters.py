@@ -157,7 +157,7 @@ class FlatModule(nn.Module):
         return result
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlatModule:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.flatten()
         return self
 
@@ -165,7 +165,7 @@ class FlatModule(nn.Module):
         return {name: value for name, value in self.__dict__.items() if name not in self.rebuilt}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.flatten()
 
     def __copy__(self) -> FlatModule:

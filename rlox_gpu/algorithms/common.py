@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rlox_gpu.backends import cuda_problem
+
 PURPOSES = ("weights", "episodes")
 WINDOW = 100  # episodes that a mean return is taken over
+WORTH_THREADS = 2**24  # multiply-adds
 
 
 def derive_seed(seed: int, purpose: str, counter: int = 0) -> int:
-    """Return a seed below 2^63 of its own for each purpose, so that runs with seeds 0 and 1 share
-    no environment (environment i of a run takes its seed plus i).
+    """Return a seed below 2^63 of its own for each purpose.
+
+    Environment i of a run takes the run's seed plus i: with the run's plain number, runs 0 and 1
+    would share most of their environments.
     """
     words = np.random.SeedSequence([seed, PURPOSES.index(purpose), counter])
     return int(words.generate_state(1, np.uint64)[0] >> 1)
@@ -43,19 +48,25 @@ def choose_device(device: torch.device | str) -> torch.device:
     return chosen
 
 
-def cuda_problem() -> str | None:
-    """Return why training cannot run on CUDA here, None if it can."""
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed (pip install rlox-gpu[cuda12] or rlox-gpu[cuda13])"
-    try:
-        import cupy
+@contextmanager
+def suitable_threads(work: int) -> Iterator[None]:
+    """Keep torch to one CPU thread while the products inside are small.
 
-        cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CuPy raises its own kinds, ImportError of libraries included
-        return f"CuPy does not work: {error}"
-    return None
+    Splitting a product of a few hundred microseconds over threads gains nothing, and costs a
+    factor of ten where another process keeps one of the cores busy: every product waits for it.
+
+    Parameters
+    ----------
+    work : int
+        Multiply-adds of a forward pass over a minibatch.
+    """
+    before = torch.get_num_threads()
+    if work < WORTH_THREADS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class EpisodeWindow:

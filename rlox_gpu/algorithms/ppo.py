@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from rlox_gpu.adam import AdamState
 from rlox_gpu.algorithms import ppo_checkpoint
-from rlox_gpu.algorithms.common import EpisodeWindow, choose_device, derive_seed, prepare_obs
+from rlox_gpu.algorithms.common import (
+    EpisodeWindow,
+    choose_device,
+    derive_seed,
+    prepare_obs,
+    suitable_threads,
+)
 from rlox_gpu.algorithms.ppo_update import (
     UPDATE_METRICS,
     UpdateSettings,
@@ -29,7 +35,7 @@ from rlox_gpu.batch import RolloutBatch, RolloutStorage
 from rlox_gpu.callbacks import Callback, CallbackList
 from rlox_gpu.collectors import EpisodeTotals, collect, compute_advantages, episode_totals
 from rlox_gpu.config import PPOConfig, check_count, check_names
-from rlox_gpu.envs.selection import make_tensor_env
+from rlox_gpu.envs.selection import make_tensor_env, obs_width
 from rlox_gpu.evaluation import evaluate_policy
 from rlox_gpu.losses import PPOLoss
 from rlox_gpu.parameters import flatten_parameters
@@ -46,8 +52,12 @@ class Schedule:
     count: int = 1
 
     def remaining(self, iteration: int) -> float:
-        """Return the fraction that is left before ``iteration``, from 1 down towards 0."""
-        return max(0.0, 1.0 - (iteration - self.start) / self.count)
+        """Return the fraction that is left before ``iteration``, from 1 down towards 0.
+
+        Iterations that belong to no call of ``train`` are not annealed: 1.
+        """
+        done = (iteration - self.start) / self.count
+        return 1.0 - done if 0 <= done < 1 else 1.0
 
 
 class PPO:
@@ -117,8 +127,9 @@ class PPO:
             else flatten_parameters(self.policy)
         )
         self.adam = AdamState.like(self.flat.data)
-        obs_dim = self.env.single_observation_space.shape[0]  # type: ignore[index]
-        self.storage = RolloutStorage.allocate(self.config.n_steps, n_envs, obs_dim, self.device)
+        self.storage = RolloutStorage.allocate(
+            self.config.n_steps, n_envs, obs_width(self.env), self.device
+        )
         self.episodes = EpisodeWindow()
         self.schedule = Schedule()
         self.iteration = self.timesteps = 0
@@ -133,6 +144,11 @@ class PPO:
         if not isinstance(policy, nn.Module):
             raise TypeError(f"policy: expected a torch.nn.Module, got {type(policy).__name__}")
         return policy.to(self.device)
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one iteration, all environments together."""
+        return self.config.n_steps * self.config.n_envs
 
     def train(self, total_timesteps: int, *, resume: bool = False) -> dict[str, float]:
         """Train for ``total_timesteps`` environment steps, as many whole iterations as fit in.
@@ -153,10 +169,17 @@ class PPO:
             finished last (NaN if none did) and ``timesteps``.
         """
         check_count("total_timesteps", total_timesteps)
-        per_iteration = self.config.n_steps * self.config.n_envs
         start = self.schedule.start if resume else self.iteration
-        self.schedule = Schedule(start, max(1, total_timesteps // per_iteration))
-        self.callbacks.on_training_start(self, self.schedule.count * per_iteration)
+        self.schedule = Schedule(start, max(1, total_timesteps // self.steps_per_iteration))
+        self.callbacks.on_training_start(self, self.schedule.count * self.steps_per_iteration)
+        work = min(self.config.batch_size, self.steps_per_iteration) * len(self.flat.data)
+        with suitable_threads(work):
+            metrics = self._run_schedule()
+            result = {**metrics, **self.episodes.means(), "timesteps": float(self.timesteps)}
+            self.callbacks.on_training_end(self, result)
+        return result
+
+    def _run_schedule(self) -> dict[str, float]:
         metrics: dict[str, float] = {}
         while self.iteration < self.schedule.start + self.schedule.count:
             metrics = self._timed_iteration()
@@ -164,9 +187,7 @@ class PPO:
                 self.logger.log(self.timesteps, metrics)
             if not self.callbacks.on_iteration(self, metrics):
                 break
-        result = {**metrics, **self.episodes.means(), "timesteps": float(self.timesteps)}
-        self.callbacks.on_training_end(self, result)
-        return result
+        return metrics
 
     def _timed_iteration(self) -> dict[str, float]:
         began = time.perf_counter()
@@ -174,8 +195,8 @@ class PPO:
         seconds = time.perf_counter() - began
         totals = [values.pop(name) for name in EpisodeTotals._fields]
         self.episodes.add(*totals)
-        steps = self.config.n_steps * self.config.n_envs
-        return {**values, **self.episodes.means(), "steps_per_second": steps / seconds}
+        speed = self.steps_per_iteration / seconds
+        return {**values, **self.episodes.means(), "steps_per_second": speed}
 
     def iterate(self) -> Tensor:
         """Collect a rollout and update on it; nothing is read back from the device.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -205,8 +205,9 @@ class NumpyVectorEnv(NativeVectorEnv):
             and actions.ndim == 1
         ):
             actions = as_actions(actions, self.num_envs)
-        obs, rewards, terminated, truncated, num_ended, *final = self._native.step(actions)
-        infos = self._infos(terminated | truncated, *final) if num_ended else {}
+        results = self._native.step(cast("npt.NDArray[np.int64]", actions))
+        obs, rewards, terminated, truncated, num_ended, *_ = results
+        infos = self._infos(terminated | truncated, *results[5:]) if num_ended else {}
         return obs, rewards, terminated, truncated, infos
 
     def _raise_ended(self) -> None:

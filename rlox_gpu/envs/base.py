@@ -89,12 +89,12 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any]):
         self._ready = False
 
 
-def check_num_envs(num_envs: Any) -> int:
-    """Check the number of environments."""
+def check_num_envs(num_envs: Any, name: str = "num_envs") -> int:
+    """Check a number of environments."""
     if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)):
-        raise TypeError(f"num_envs must be an integer, got {num_envs!r}")
-    if num_envs < 1:
-        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        raise TypeError(f"{name} must be an integer, got {num_envs!r}")
+    if not 1 <= num_envs < 2**31:
+        raise ValueError(f"{name} must be at least 1 and below 2**31, got {num_envs}")
     return int(num_envs)
 
 
@@ -183,23 +183,26 @@ def new_seeds(
     if seed is None:
         return None
     if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
-        return _consecutive(_check_seed(seed, "seed"), num_envs), np.ones(num_envs, dtype=bool)
+        return _consecutive(check_seed(seed, "seed"), num_envs), np.ones(num_envs, dtype=bool)
     if isinstance(seed, (str, bytes)) or not isinstance(seed, (Sequence, np.ndarray)):
         raise TypeError(f"seed must be an integer, a sequence or None, got {seed!r}")
     if len(seed) != num_envs:
         raise ValueError(f"seed must have one entry per environment ({num_envs}), got {len(seed)}")
     given = np.array([entry is not None for entry in seed], dtype=bool)
     seeds = [
-        0 if entry is None else _check_seed(entry, f"seed[{i}]") for i, entry in enumerate(seed)
+        0 if entry is None else check_seed(entry, f"seed[{i}]") for i, entry in enumerate(seed)
     ]
     return np.array(seeds, dtype=np.uint64), given
 
 
 def _consecutive(first: int, num_envs: int) -> np.ndarray:
-    return np.uint64(first) + np.arange(num_envs, dtype=np.uint64)
+    seeds = np.arange(num_envs, dtype=np.uint64)
+    seeds += np.uint64(first)
+    return seeds
 
 
-def _check_seed(seed: Any, name: str) -> int:
+def check_seed(seed: Any, name: str) -> int:
+    """Check one seed."""
     if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {seed!r}")
     if not 0 <= seed < 2**64:

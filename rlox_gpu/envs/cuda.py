@@ -16,10 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-import rlox_gpu.csrc
-
 BLOCK = 128
-SOURCE = Path(rlox_gpu.csrc.__path__[0]) / "vector_env.cu"
+_CSRC = importlib.import_module("rlox_gpu.csrc").__path__[0]
+SOURCE = Path(_CSRC) / "vector_env.cu"
 # No fused multiply-add, and IEEE division: the same bits as the CPU.
 OPTIONS = ("--std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
 

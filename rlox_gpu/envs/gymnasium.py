@@ -24,10 +24,14 @@ def make_gymnasium(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, 
 
     Raises
     ------
+    TypeError
+        If ``env_id`` is not a string.
     ValueError
         If Gymnasium does not know the id or one of its dependencies is missing, or ``num_envs``
         is not positive.
     """
+    if not isinstance(env_id, str):
+        raise TypeError(f"env_id: expected a string, got {env_id!r}")
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise ValueError(f"n_envs: expected a positive integer, got {num_envs!r}")
     try:
@@ -201,17 +205,18 @@ class GymnasiumTensorEnv:
         results.rewards.copy_(torch.from_numpy(rewards))
         results.terminated.copy_(torch.from_numpy(terminated))
         results.truncated.copy_(torch.from_numpy(truncated))
-        ended = np.flatnonzero(terminated | truncated)
-        if len(ended):
-            self._write_episodes(ended, info["final_obs"], results)
+        self._write_episodes(terminated | truncated, info, results)
 
     def _write_episodes(
-        self, ended: NDArray[np.intp], final_obs: NDArray[Any], results: StepBuffers
+        self, ended: NDArray[np.bool_], info: dict[str, Any], results: StepBuffers
     ) -> None:
-        index = torch.from_numpy(ended).to(self.device)
-        results.final_obs[index] = self._tensor(np.stack(list(final_obs[ended])))
-        results.episode_return[index] = self._tensor(self._returns[ended])
-        results.episode_length[index] = torch.from_numpy(self._lengths[ended]).to(self.device)
+        if results.final_obs is not None and ended.any():
+            index = torch.from_numpy(np.flatnonzero(ended)).to(self.device)
+            results.final_obs[index] = self._tensor(np.stack(list(info["final_obs"][ended])))
+        if results.episode_return is not None:
+            results.episode_return.copy_(torch.from_numpy(np.where(ended, self._returns, 0)))
+        if results.episode_length is not None:
+            results.episode_length.copy_(torch.from_numpy(np.where(ended, self._lengths, 0)))
         self._returns[ended] = 0
         self._lengths[ended] = 0
 

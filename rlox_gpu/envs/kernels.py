@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rlox_gpu import _rust
+from rlox_gpu._dispatch import is_plain_call, register, same_device
 from rlox_gpu.envs import cuda
 from rlox_gpu.envs.base import Rules
 
@@ -84,18 +85,18 @@ def step(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) -> No
     ValueError
         On the CPU, if an action is out of range; no environment has then moved.
     """
-    if type(actions) is Tensor and type(out.obs) is Tensor and not torch.compiler.is_compiling():
+    if is_plain_call(actions, *out):
         _launch_step(rules, state, actions, out)
     else:
-        torch.ops.rlox_gpu.env_step(*rules, *state, actions, *out)
+        _env_step(*rules, *state, actions, *out)
 
 
 def reset(rules: Rules, state: EnvState, mask: Tensor | None, obs: Tensor) -> None:
     """Begin new episodes, everywhere or where ``mask`` is set, and copy all observations."""
-    if type(obs) is Tensor and not torch.compiler.is_compiling():
+    if is_plain_call(mask, obs):
         _launch_reset(rules, state, mask, obs)
     else:
-        torch.ops.rlox_gpu.env_reset(*rules, *state, mask, obs)
+        _env_reset(*rules, *state, mask, obs)
 
 
 def _launch_step(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) -> None:
@@ -155,12 +156,8 @@ _OUT = (
     "Tensor(j!)? final_obs, Tensor(k!)? final_return, Tensor(l!)? final_length"
 )
 
-_LIBRARY = torch.library.Library("rlox_gpu", "FRAGMENT")
-_LIBRARY.define(f"env_step({_RULES}, {_STATE}, Tensor actions, {_OUT}) -> ()")
-_LIBRARY.define(f"env_reset({_RULES}, {_STATE}, Tensor? mask, Tensor(f!) obs) -> ()")
 
-
-def _env_step(
+def _step_body(
     task: str,
     params: list[float],
     autoreset_mode: int,
@@ -171,7 +168,7 @@ def _env_step(
     _launch_step(rules, EnvState(*tensors[:6]), tensors[6], StepBuffers(*tensors[7:]))
 
 
-def _env_reset(
+def _reset_body(
     task: str,
     params: list[float],
     autoreset_mode: int,
@@ -182,15 +179,25 @@ def _env_reset(
     _launch_reset(rules, EnvState(*tensors[:6]), tensors[6], tensors[7])
 
 
-def _same_device(*arguments: object) -> None:
-    devices = {a.device for a in arguments if isinstance(a, Tensor)}
-    if len(devices) > 1:
-        names = ", ".join(sorted(map(str, devices)))
-        raise RuntimeError(f"all tensors of an environment must be on one device, got {names}")
+def _fake(
+    task: str,
+    params: list[float],
+    autoreset_mode: int,
+    max_episode_steps: int,
+    *tensors: Tensor,
+) -> None:
+    same_device(*tensors)
 
 
-for _key in ("CPU", "CUDA"):
-    _LIBRARY.impl("env_step", _env_step, _key)
-    _LIBRARY.impl("env_reset", _env_reset, _key)
-for _name in ("env_step", "env_reset"):
-    torch.library.register_fake(f"rlox_gpu::{_name}", _same_device, lib=_LIBRARY)
+_env_step = register(
+    f"env_step({_RULES}, {_STATE}, Tensor actions, {_OUT}) -> ()",
+    cpu=_step_body,
+    cuda=_step_body,
+    fake=_fake,
+)
+_env_reset = register(
+    f"env_reset({_RULES}, {_STATE}, Tensor? mask, Tensor(f!) obs) -> ()",
+    cpu=_reset_body,
+    cuda=_reset_body,
+    fake=_fake,
+)

@@ -10,8 +10,8 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from rlox_gpu.envs.gymnasium import GymnasiumTensorEnv
-from rlox_gpu.envs.tasks import TASKS
 from rlox_gpu.envs.kernels import StepBuffers
+from rlox_gpu.envs.tasks import TASKS
 from rlox_gpu.envs.tensor import TensorVectorEnv
 
 
@@ -55,3 +55,20 @@ def make_tensor_env(env_id: str, num_envs: int, *, device: torch.device | str) -
             env_id, num_envs, device=device, autoreset_mode=AutoresetMode.SAME_STEP
         )
     return GymnasiumTensorEnv(env_id, num_envs, device=device)
+
+
+def obs_width(env: TensorEnv) -> int:
+    """Return the number of entries of one observation.
+
+    Raises
+    ------
+    ValueError
+        If an observation is not a box of one dimension.
+    """
+    shape = env.single_observation_space.shape
+    if shape is None or len(shape) != 1:
+        raise ValueError(
+            f"env_id: expected a Box observation of one dimension, "
+            f"got {env.single_observation_space}"
+        )
+    return shape[0]

@@ -1,9 +1,9 @@
 //! The arrays of a batch of environments and what is done to them. Every array is the caller's:
 //! a snapshot is a copy of them, a rollout step is written to where the rollout is kept.
 
-use super::step;
+use super::step::{self, GROUP};
 use super::task::Task;
-use crate::philox::{philox, stream};
+use crate::philox::{philox_lanes, stream};
 
 /// What happens to an environment whose episode has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,8 @@ impl Autoreset {
 }
 
 /// The state of N environments. All slices have the same length.
-pub struct State<'a, S> {
-    pub state: &'a mut [S],
+pub struct State<'a> {
+    pub state: &'a mut [[f32; 4]],
     /// Steps since the episode began.
     pub elapsed: &'a mut [i32],
     /// Number of the episode; it wraps, and all ones stands for "none yet".
@@ -43,13 +43,13 @@ pub struct State<'a, S> {
 }
 
 /// The results of a step. All slices have the length of the state; flags are 0 or 1.
-pub struct Outputs<'a, S> {
-    pub obs: &'a mut [S],
+pub struct Outputs<'a> {
+    pub obs: &'a mut [[f32; 4]],
     pub rewards: &'a mut [f32],
     pub terminated: &'a mut [u8],
     pub truncated: &'a mut [u8],
     /// Written only where `SameStep` replaced an observation.
-    pub final_obs: Option<&'a mut [S]>,
+    pub final_obs: Option<&'a mut [[f32; 4]]>,
     /// Return and length of the episode that ended, 0 elsewhere.
     pub final_return: Option<&'a mut [f32]>,
     pub final_length: Option<&'a mut [i32]>,
@@ -70,9 +70,9 @@ impl<T: Task> Batch<T> {
     pub fn step(
         &self,
         first: u64,
-        state: State<'_, T::State>,
+        state: State<'_>,
         actions: &[i64],
-        outputs: Outputs<'_, T::State>,
+        outputs: Outputs<'_>,
     ) -> usize {
         step::step(self, first, state, actions, outputs)
     }
@@ -82,14 +82,15 @@ impl<T: Task> Batch<T> {
     pub fn reset(
         &self,
         first: u64,
-        state: &mut State<'_, T::State>,
+        state: &mut State<'_>,
         mask: Option<&[u8]>,
-        obs: &mut [T::State],
+        obs: &mut [[f32; 4]],
     ) {
-        for i in 0..state.state.len() {
-            if mask.is_none_or(|mask| mask[i] != 0) {
-                state.begin_episode(&self.task, first, i);
-            }
+        let chosen: Vec<u32> = (0..state.state.len() as u32)
+            .filter(|&i| mask.is_none_or(|mask| mask[i as usize] != 0))
+            .collect();
+        for group in chosen.chunks(GROUP) {
+            state.begin_episodes(&self.task, first, group);
         }
         obs.copy_from_slice(state.state);
     }
@@ -106,14 +107,57 @@ pub fn first_invalid_action<T: Task>(actions: &[i64]) -> Option<usize> {
     any.then(|| actions.iter().position(is_invalid)).flatten()
 }
 
-impl<S: Copy> State<'_, S> {
-    pub(super) fn begin_episode<T: Task<State = S>>(&mut self, task: &T, first: u64, i: usize) {
-        let episode = self.episode[i].wrapping_add(1);
-        let words = philox(self.seed[i], first + i as u64, episode, stream::ENV_RESET);
-        self.episode[i] = episode;
-        self.state[i] = task.initial(words);
-        self.elapsed[i] = 0;
-        self.ended[i] = 0;
-        self.episode_return[i] = 0.0;
+impl State<'_> {
+    #[inline(always)]
+    pub(super) fn part(&mut self, start: usize, end: usize) -> State<'_> {
+        State {
+            state: &mut self.state[start..end],
+            elapsed: &mut self.elapsed[start..end],
+            episode: &mut self.episode[start..end],
+            seed: &self.seed[start..end],
+            ended: &mut self.ended[start..end],
+            episode_return: &mut self.episode_return[start..end],
+        }
+    }
+
+    /// Begins new episodes in the environments of `indices`, at most `GROUP`.
+    #[inline(always)]
+    pub(super) fn begin_episodes<T: Task>(&mut self, task: &T, first: u64, indices: &[u32]) {
+        let mut seed = [0; GROUP];
+        let mut index = [0; GROUP];
+        let mut episode = [0; GROUP];
+        for (lane, &i) in indices.iter().enumerate() {
+            seed[lane] = self.seed[i as usize];
+            index[lane] = first + u64::from(i);
+            episode[lane] = self.episode[i as usize].wrapping_add(1);
+        }
+        let [w0, w1, w2, w3] = philox_lanes(&seed, &index, &episode, stream::ENV_RESET);
+        let mut initial = [[0.0; 4]; GROUP];
+        for (lane, state) in initial.iter_mut().enumerate() {
+            *state = task.initial([w0[lane], w1[lane], w2[lane], w3[lane]]);
+        }
+        for (lane, &i) in indices.iter().enumerate() {
+            let i = i as usize;
+            self.state[i] = initial[lane];
+            self.elapsed[i] = 0;
+            self.episode[i] = episode[lane];
+            self.ended[i] = 0;
+            self.episode_return[i] = 0.0;
+        }
+    }
+}
+
+impl Outputs<'_> {
+    #[inline(always)]
+    pub(super) fn part(&mut self, start: usize, end: usize) -> Outputs<'_> {
+        Outputs {
+            obs: &mut self.obs[start..end],
+            rewards: &mut self.rewards[start..end],
+            terminated: &mut self.terminated[start..end],
+            truncated: &mut self.truncated[start..end],
+            final_obs: self.final_obs.as_deref_mut().map(|a| &mut a[start..end]),
+            final_return: self.final_return.as_deref_mut().map(|a| &mut a[start..end]),
+            final_length: self.final_length.as_deref_mut().map(|a| &mut a[start..end]),
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Cart and pole (Barto, Sutton and Anderson, "Neuronlike adaptive elements that can solve
 //! difficult learning control problems", 1983), with the names and the order of operations of
 //! Gymnasium's `CartPoleEnv`, in f32.
+#![allow(unsafe_code)]
 
+use super::lanes::{Lanes, Register};
 use super::task::Task;
-use super::trigonometry::{is_near, sin_cos, sin_cos_near};
+use super::trigonometry::{sin_cos, sin_cos_near_lanes};
 use crate::philox::unit_f32;
 
 /// The task's constants; the order is the one in which callers pass them.
@@ -67,59 +69,57 @@ impl CartPole {
         }
     }
 
+    /// The next state, the reward, and whether the state is terminal.
     #[inline(always)]
-    fn dynamics(
+    fn dynamics<L: Lanes>(
         &self,
-        [x, x_dot, theta, theta_dot]: [f32; 4],
-        action: i64,
-        (sintheta, costheta): (f32, f32),
-    ) -> ([f32; 4], f32, bool) {
-        let force = if action == 1 {
-            self.force_mag
-        } else {
-            -self.force_mag
-        };
-        let temp =
-            (force + self.polemass_length * (theta_dot * theta_dot) * sintheta) / self.total_mass;
-        let thetaacc = (self.gravity * sintheta - costheta * temp)
-            / (self.length * (4.0 / 3.0 - self.masspole * (costheta * costheta) / self.total_mass));
-        let xacc = temp - self.polemass_length * thetaacc * costheta / self.total_mass;
+        [x, x_dot, theta, theta_dot]: [L; 4],
+        pushes_right: L::Mask,
+        [sintheta, costheta]: [L; 2],
+    ) -> ([L; 4], L, L::Mask) {
+        let [gravity, masspole, total_mass, length] =
+            [self.gravity, self.masspole, self.total_mass, self.length].map(L::splat);
+        let [polemass_length, tau] = [self.polemass_length, self.tau].map(L::splat);
 
-        let x = x + self.tau * x_dot;
-        let x_dot = x_dot + self.tau * xacc;
-        let theta = theta + self.tau * theta_dot;
-        let theta_dot = theta_dot + self.tau * thetaacc;
+        let force = L::splat(self.force_mag).select(L::splat(-self.force_mag), pushes_right);
+        let temp = (force + polemass_length * (theta_dot * theta_dot) * sintheta) / total_mass;
+        let thetaacc = (gravity * sintheta - costheta * temp)
+            / (length * (L::splat(4.0 / 3.0) - masspole * (costheta * costheta) / total_mass));
+        let xacc = temp - polemass_length * thetaacc * costheta / total_mass;
 
-        let terminated = (x < -self.x_threshold)
-            | (x > self.x_threshold)
-            | (theta < -self.theta_threshold_radians)
-            | (theta > self.theta_threshold_radians);
-        let reward = if terminated {
-            self.terminal_reward
-        } else {
-            self.reward
-        };
+        let x = x + tau * x_dot;
+        let x_dot = x_dot + tau * xacc;
+        let theta = theta + tau * theta_dot;
+        let theta_dot = theta_dot + tau * thetaacc;
+
+        let terminated = x.less(L::splat(-self.x_threshold))
+            | L::splat(self.x_threshold).less(x)
+            | theta.less(L::splat(-self.theta_threshold_radians))
+            | L::splat(self.theta_threshold_radians).less(theta);
+        let reward = L::splat(self.terminal_reward).select(L::splat(self.reward), terminated);
         ([x, x_dot, theta, theta_dot], reward, terminated)
     }
 }
 
 impl Task for CartPole {
-    type State = [f32; 4];
     const NUM_ACTIONS: i64 = 2;
 
+    /// Every action but 1 pushes to the left.
     #[inline(always)]
-    fn is_near(&self, state: &[f32; 4]) -> bool {
-        is_near(state[2])
-    }
-
-    #[inline(always)]
-    fn step_near(&self, state: [f32; 4], action: i64) -> ([f32; 4], f32, bool) {
-        self.dynamics(state, action, sin_cos_near(state[2]))
-    }
-
-    #[inline]
     fn step(&self, state: [f32; 4], action: i64) -> ([f32; 4], f32, bool) {
-        self.dynamics(state, action, sin_cos(state[2]))
+        self.dynamics(state, action == 1, sin_cos(state[2]))
+    }
+
+    #[inline(always)]
+    unsafe fn step_lanes<R: Register>(
+        &self,
+        state: [R; 4],
+        actions: *const i64,
+    ) -> Option<([R; 4], R, R::Mask)> {
+        // SAFETY: the caller's promise is the same.
+        let pushes_right = unsafe { R::actions_equal(actions, 1) };
+        let sin_cos = sin_cos_near_lanes(state[2])?;
+        Some(self.dynamics(state, pushes_right, sin_cos))
     }
 
     #[inline(always)]

@@ -2,6 +2,9 @@
 
 mod batch;
 mod cartpole;
+mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod lanes_x86;
 mod step;
 mod task;
 mod trigonometry;

@@ -9,6 +9,8 @@
 
 use std::f32::consts::FRAC_PI_4;
 
+use super::lanes::{Lanes, Register};
+
 /// A word of zeros, then the first 224 bits of 2/pi.
 const TWO_OVER_PI: [u32; 8] = [
     0,
@@ -23,40 +25,41 @@ const TWO_OVER_PI: [u32; 8] = [
 /// pi/2 scaled by 2^-64: the fraction of a quarter turn comes as a 64-bit integer.
 const QUARTER_TURN: f64 = std::f64::consts::FRAC_PI_2 / 18_446_744_073_709_551_616.0;
 
-/// True where `sin_cos_near` may be used.
 #[inline(always)]
-#[must_use]
-pub fn is_near(angle: f32) -> bool {
-    angle.abs() <= FRAC_PI_4
-}
-
-/// `(sin, cos)` of an angle for which `is_near` holds.
-#[inline(always)]
-#[must_use]
-pub fn sin_cos_near(angle: f32) -> (f32, f32) {
+fn sin_cos_near<L: Lanes>(angle: L) -> [L; 2] {
+    let [s0, s1, s2] = [-0.166_666_55, 0.008_332_16, -0.000_195_152_13].map(L::splat);
+    let [c0, c1, c2] = [0.041_666_646, -0.001_388_731_5, 0.000_024_433_073].map(L::splat);
     let z = angle * angle;
-    let sine = -0.166_666_55 + z * (0.008_332_16 + z * -0.000_195_152_13);
-    let cosine = 0.041_666_646 + z * (-0.001_388_731_5 + z * 0.000_024_433_073);
-    (
+    let sine = s0 + z * (s1 + z * s2);
+    let cosine = c0 + z * (c1 + z * c2);
+    [
         angle + angle * (z * sine),
-        1.0 - (0.5 * z - (z * z) * cosine),
-    )
+        L::splat(1.0) - (L::splat(0.5) * z - (z * z) * cosine),
+    ]
 }
 
-/// `(sin, cos)` of any angle.
+/// `[sin, cos]` of several angles, or None if one of them is not within a quarter turn of zero.
+#[inline(always)]
+#[must_use]
+pub fn sin_cos_near_lanes<R: Register>(angle: R) -> Option<[R; 2]> {
+    let far = angle.less(R::splat(-FRAC_PI_4)) | R::splat(FRAC_PI_4).less(angle);
+    (R::bits(far) == 0).then(|| sin_cos_near(angle))
+}
+
+/// `[sin, cos]` of any angle.
 #[inline]
 #[must_use]
-pub fn sin_cos(angle: f32) -> (f32, f32) {
-    if is_near(angle) {
+pub fn sin_cos(angle: f32) -> [f32; 2] {
+    if angle.abs() <= FRAC_PI_4 {
         return sin_cos_near(angle);
     }
     let (quadrant, remainder) = reduce(angle);
-    let (sin, cos) = sin_cos_near(remainder);
+    let [sin, cos] = sin_cos_near(remainder);
     match quadrant {
-        0 => (sin, cos),
-        1 => (cos, -sin),
-        2 => (-sin, -cos),
-        _ => (-cos, sin),
+        0 => [sin, cos],
+        1 => [cos, -sin],
+        2 => [-sin, -cos],
+        _ => [-cos, sin],
     }
 }
 

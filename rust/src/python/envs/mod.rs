@@ -3,6 +3,8 @@
 //! Arrays come as addresses, so this file is the one place of the environments with unsafe code.
 #![allow(unsafe_code)]
 
+mod owned;
+
 use numpy::ndarray::Dim;
 use numpy::{Element, PyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -300,7 +302,7 @@ unsafe fn slice_at_mut<'a, E>(len: usize, address: usize) -> &'a mut [E] {
     unsafe { std::slice::from_raw_parts_mut(address as *mut E, len) }
 }
 
-unsafe fn state_at<'a>(len: usize, addresses: [usize; 6]) -> State<'a, Obs> {
+unsafe fn state_at<'a>(len: usize, addresses: [usize; 6]) -> State<'a> {
     let [state, elapsed, episode, seed, ended, episode_return] = addresses;
     unsafe {
         State {
@@ -314,7 +316,7 @@ unsafe fn state_at<'a>(len: usize, addresses: [usize; 6]) -> State<'a, Obs> {
     }
 }
 
-unsafe fn outputs_at<'a>(len: usize, addresses: [usize; 7]) -> Outputs<'a, Obs> {
+unsafe fn outputs_at<'a>(len: usize, addresses: [usize; 7]) -> Outputs<'a> {
     let [
         obs,
         rewards,
@@ -340,5 +342,7 @@ unsafe fn outputs_at<'a>(len: usize, addresses: [usize; 7]) -> Outputs<'a, Obs> 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<CartPoleBatch>()?;
     module.add_class::<CartPoleArrays>()?;
+    module.add_class::<owned::CartPoleEnv>()?;
+    module.add_class::<owned::CartPoleVec>()?;
     Ok(())
 }
