@@ -80,6 +80,8 @@ class TensorVectorEnv(NativeVectorEnv):
         self._bounds = self.task.reset_bounds
         self._batch_rules = self._rules(*self._bounds)
         self._state = self._new_state()
+        # With its index, which "cuda" alone does not say.
+        self.device = self._state.state.device
 
     def _new_state(self) -> EnvState:
         n, device = self.num_envs, self.device
