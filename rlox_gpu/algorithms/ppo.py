@@ -300,7 +300,8 @@ class PPO:
         check_count("n_episodes", n_episodes)
         env = make_tensor_env(self.env_id, n_episodes, device=self.device)
         try:
-            return evaluate_policy(self.policy, env, seed=seed, deterministic=deterministic)
+            with suitable_threads(n_episodes * len(self.flat.data)):
+                return evaluate_policy(self.policy, env, seed=seed, deterministic=deterministic)
         finally:
             env.close()
 
