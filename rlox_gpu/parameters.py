@@ -158,7 +158,8 @@ class FlatModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlatModule:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.flatten()
+        if not self.flat.shares_memory_with(self):
+            self.flatten()
         return self
 
     def __getstate__(self) -> dict[str, Any]:

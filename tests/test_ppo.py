@@ -5,7 +5,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from test_checkpoint import Linear
 
 from rlox_gpu import PPO, PPOConfig, PPOTrainer, Trainer, train_from_config
@@ -376,9 +375,10 @@ def test_the_window_holds_the_last_hundred_episodes():
     assert EpisodeWindow(window.entries()).means() == window.means()
 
 
-class BoxAction(gym.Env):
-    observation_space = spaces.Box(-1, 1, (2,))
-    action_space = spaces.Box(-1, 1, (1,))
+def cast_after_making():
+    ppo = PPO("CartPole-v1", **SMALL)
+    ppo.policy.double()
+    return ppo
 
 
 WRONG = {
@@ -387,6 +387,13 @@ WRONG = {
     "wrong type": (lambda: PPO("CartPole-v1", n_steps="many"), TypeError, "n_steps"),
     "gamma": (lambda: PPO("CartPole-v1", gamma=math.nan), ValueError, "gamma"),
     "seed": (lambda: PPO("CartPole-v1", seed=-1), ValueError, "seed"),
+    "seed size": (lambda: PPO("CartPole-v1", seed=2**63), ValueError, "seed"),
+    "policy size": (
+        lambda: PPO("CartPole-v1", policy=DiscretePolicy(6, 2)),
+        ValueError,
+        "policy: expected 4",
+    ),
+    "policy cast": (lambda: cast_after_making().train(64), RuntimeError, "policy"),
     "seed type": (lambda: PPO("CartPole-v1", seed="a"), TypeError, "seed"),
     "env": (lambda: PPO("NoSuchEnv-v0"), ValueError, "env_id"),
     "env type": (lambda: PPO(3), TypeError, "env_id"),
