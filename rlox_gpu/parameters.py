@@ -58,8 +58,19 @@ class FlatParameters:
         """Whether the module's trainable parameters are still the views of ``data``."""
         current = {name: p for name, p in module.named_parameters() if p.requires_grad}
         return current.keys() == self.parameters.keys() and all(
-            parameter.is_set_to(self.view(self.data, name)) for name, parameter in current.items()
+            _same_memory(parameter, self.view(self.data, name))
+            for name, parameter in current.items()
         )
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    # Tensor.is_set_to has no fake form.
+    return (
+        a.untyped_storage()._cdata == b.untyped_storage()._cdata
+        and a.storage_offset() == b.storage_offset()
+        and a.shape == b.shape
+        and a.stride() == b.stride()
+    )
 
 
 def flatten_parameters(module: nn.Module, order: Iterable[str] | None = None) -> FlatParameters:
