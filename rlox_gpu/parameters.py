@@ -65,12 +65,8 @@ class FlatParameters:
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:
     # Tensor.is_set_to has no fake form.
-    return (
-        a.untyped_storage()._cdata == b.untyped_storage()._cdata
-        and a.storage_offset() == b.storage_offset()
-        and a.shape == b.shape
-        and a.stride() == b.stride()
-    )
+    places = [(t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride()) for t in (a, b)]
+    return places[0] == places[1]
 
 
 def flatten_parameters(module: nn.Module, order: Iterable[str] | None = None) -> FlatParameters:
