@@ -9,15 +9,11 @@
 //! NaN or infinity there stays there.
 
 use super::element::{Real, each, lanes};
+use super::line::{BLOCK, Powers, solve, solve_uncut};
+use super::registers::Register;
 use super::strided::RowsMut;
 
-/// One step of the recurrence, for `L` lanes.
-pub struct Coefficients<R, const L: usize> {
-    pub decay: [R; L],
-    pub offset: [R; L],
-}
-
-/// How transitions become coefficients, and the recurrence results.
+/// How transitions become decays and offsets, and the recurrence results.
 pub trait Recurrence {
     type Real: Real;
 
@@ -30,14 +26,21 @@ pub trait Recurrence {
     /// The values of the observations that the transitions start from.
     fn values(slices: &Self::Slices) -> &[Self::Real];
 
-    /// The coefficients of the `L` lanes from `start` on; `next_values` are the values that
-    /// follow if nothing ends.
-    fn coefficients<const L: usize>(
+    /// The offsets of the `L` lanes from `start` on; `next_values` are the values that follow if
+    /// nothing ends.
+    fn offsets<const L: usize>(
         &self,
         slices: &Self::Slices,
         start: usize,
         next_values: [Self::Real; L],
-    ) -> Coefficients<Self::Real, L>;
+    ) -> [Self::Real; L];
+
+    /// The decays of the `L` lanes from `start` on.
+    fn decays<const L: usize>(&self, slices: &Self::Slices, start: usize) -> [Self::Real; L];
+
+    /// Whether all lanes of a block from `start` on are known to have the decay of the [`Powers`]
+    /// that the walk is given, and that it is not zero. False is always right and costs only time.
+    fn is_uncut(&self, slices: &Self::Slices, start: usize) -> bool;
 
     /// What is written to the two outputs.
     fn results<const L: usize>(
@@ -104,9 +107,10 @@ fn step<M: Recurrence, const L: usize>(
     let next_values: [_; L] = lanes(&state.next_values, start);
     let carry: [_; L] = lanes(&state.carry, start);
     let values: [_; L] = lanes(M::values(row), start);
-    let Coefficients { decay, offset } = model.coefficients(row, start, next_values);
-    let kept: [_; L] = each(|lane| M::Real::mask(decay[lane] != M::Real::ZERO));
-    let x: [_; L] = each(|lane| offset[lane] + (decay[lane] * carry[lane]).masked(kept[lane]));
+    let offsets = model.offsets(row, start, next_values);
+    let decays: [_; L] = model.decays(row, start);
+    let kept: [_; L] = each(|lane| M::Real::mask(decays[lane] != M::Real::ZERO));
+    let x: [_; L] = each(|lane| offsets[lane] + (decays[lane] * carry[lane]).masked(kept[lane]));
     let results = model.results::<L>(row, start, x);
     let end = start + L;
     outputs[0][start..end].copy_from_slice(&results[0]);
@@ -115,57 +119,60 @@ fn step<M: Recurrence, const L: usize>(
     state.next_values[start..end].copy_from_slice(&values);
 }
 
-/// Times of a line that are worked on in one go.
-pub const LINE: usize = 512;
-
-/// What [`walk_line`] keeps between its three passes over at most [`LINE`] times.
-pub struct LineBuffer<R> {
-    next_values: Vec<R>,
-    decay: Vec<R>,
-    x: Vec<R>,
-}
-
-impl<R: Real> LineBuffer<R> {
-    pub fn new(times: usize) -> Self {
-        let length = times.min(LINE);
-        Self {
-            next_values: vec![R::ZERO; length],
-            decay: vec![R::ZERO; length],
-            x: vec![R::ZERO; length],
-        }
-    }
-}
-
-/// Walk row 0, a line of at most [`LINE`] times of one trajectory, from its end to its beginning, from
+/// Walk row `index`, a line of times of one trajectory, from its end to its beginning, from
 /// `state = (next value, x at the next time)` and to it.
+///
+/// `offsets` has room for a line. Forming all offsets first keeps the compiler from mixing that
+/// work, in its own vectors, with the shifts of the solver.
 #[inline(always)]
-pub fn walk_line<M: Recurrence>(
+pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     model: &M,
+    index: usize,
+    powers: &Powers<V>,
     state: &mut (M::Real, M::Real),
-    buffer: &mut LineBuffer<M::Real>,
+    offsets: &mut [M::Real],
     outputs: [&mut [M::Real]; 2],
 ) {
     let [first, second] = outputs;
-    let line = &model.row(0);
+    let line = model.row(index);
+    let values = M::values(&line);
+    let head = values.len() % BLOCK;
+    line_offsets(model, &line, state.0, &mut offsets[..values.len()]);
+    let mut carry = V::splat(state.1);
+    for start in (head..values.len()).step_by(BLOCK).rev() {
+        let block = lanes(offsets, start);
+        let x = if model.is_uncut(&line, start) {
+            solve_uncut(powers, &block, &mut carry)
+        } else {
+            solve(&model.decays(&line, start), &block, &mut carry)
+        };
+        let results = model.results(&line, start, x);
+        first[start..start + BLOCK].copy_from_slice(&results[0]);
+        second[start..start + BLOCK].copy_from_slice(&results[1]);
+    }
+    let mut x_next = carry.lane_0();
+    for start in (0..head).rev() {
+        let [decay] = model.decays(&line, start);
+        let kept = M::Real::mask(decay != M::Real::ZERO);
+        x_next = offsets[start] + (decay * x_next).masked(kept);
+        [[first[start]], [second[start]]] = model.results(&line, start, [x_next]);
+    }
+    *state = (values[0], x_next);
+}
+
+#[inline(always)]
+fn line_offsets<M: Recurrence>(
+    model: &M,
+    line: &M::Slices,
+    next_value: M::Real,
+    offsets: &mut [M::Real],
+) {
     let values = M::values(line);
-    let times = values.len();
-    let LineBuffer {
-        next_values,
-        decay,
-        x,
-    } = buffer;
-    next_values[..times - 1].copy_from_slice(&values[1..]);
-    next_values[times - 1] = state.0;
-    for_groups!(times, |start, L| {
-        let coefficients = model.coefficients::<L>(line, start, lanes(next_values, start));
-        decay[start..start + L].copy_from_slice(&coefficients.decay);
-        x[start..start + L].copy_from_slice(&coefficients.offset);
+    let last = values.len() - 1;
+    for_groups!(last, |start, L| {
+        let next_values: [_; L] = lanes(values, start + 1);
+        let group = model.offsets(line, start, next_values);
+        offsets[start..start + L].copy_from_slice(&group);
     });
-    M::Real::compose(&decay[..times], &mut x[..times], state.1);
-    for_groups!(times, |start, L| {
-        let results = model.results::<L>(line, start, lanes(x, start));
-        first[start..start + L].copy_from_slice(&results[0]);
-        second[start..start + L].copy_from_slice(&results[1]);
-    });
-    *state = (values[0], x[0]);
+    [offsets[last]] = model.offsets(line, last, [next_value]);
 }
