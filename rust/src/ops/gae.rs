@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 use super::element::{Element, Real, each, lanes};
+use super::line::Powers;
 use super::registers::{self, Arch, Task};
 use super::scan::{Recurrence, State, walk_line, walk_rows};
 use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
@@ -106,19 +107,17 @@ impl<V: Element> Inputs<V> {
         }
     }
 
-    /// A stretch of one trajectory as a single row of times.
-    #[inline]
-    fn line(&self, times: Range<usize>, env: usize) -> Self {
-        let part = self.part(times, env..env + 1);
+    /// Rows are trajectories.
+    fn transposed(self) -> Self {
         Self {
-            rewards: part.rewards.transposed(),
-            values: part.values.transposed(),
-            terminated: part.terminated.transposed(),
-            truncation: part.truncation.map(|truncation| Truncation {
+            rewards: self.rewards.transposed(),
+            values: self.values.transposed(),
+            terminated: self.terminated.transposed(),
+            truncation: self.truncation.map(|truncation| Truncation {
                 truncated: truncation.truncated.transposed(),
                 final_values: truncation.final_values.transposed(),
             }),
-            ..part
+            ..self
         }
     }
 }
@@ -139,12 +138,11 @@ impl<V: Element> Outputs<'_, V> {
         }
     }
 
-    #[inline]
-    fn line(&mut self, times: Range<usize>, env: usize) -> Outputs<'_, V> {
-        let part = self.part(times, env..env + 1);
-        Outputs {
-            advantages: part.advantages.transposed(),
-            returns: part.returns.transposed(),
+    /// Rows are trajectories.
+    fn transposed(self) -> Self {
+        Self {
+            advantages: self.advantages.transposed(),
+            returns: self.returns.transposed(),
         }
     }
 }
@@ -205,24 +203,36 @@ fn block_by_lines<V: Element, A: Arch, const TRUNCATION: bool>(
     outputs: &mut Outputs<'_, V>,
     buffers: &mut Buffers<V::Real>,
 ) {
-    for env in 0..inputs.envs {
-        let mut last_value = [V::Real::ZERO];
-        inputs
-            .last_values
-            .part(0..1, env..env + 1)
-            .load(&mut last_value);
-        let mut state = (last_value[0], V::Real::ZERO);
+    let powers = Powers::<<V::Real as Real>::Register<A>>::new(buffers.decay);
+    let length = inputs.times.min(TILE);
+    let mut offsets = vec![V::Real::ZERO; length];
+    let mut states = vec![(V::Real::ZERO, V::Real::ZERO); TILE / length];
+    let mut first = 0;
+    while first < inputs.envs {
+        let envs = first..inputs.envs.min(first + states.len());
+        for (env, state) in envs.clone().zip(&mut states) {
+            let mut last_value = [V::Real::ZERO];
+            inputs
+                .last_values
+                .part(0..1, env..env + 1)
+                .load(&mut last_value);
+            *state = (last_value[0], V::Real::ZERO);
+        }
         let mut end = inputs.times;
         while end > 0 {
-            let start = end.saturating_sub(TILE);
-            let part = inputs.line(start..end, env);
-            let mut outputs = outputs.line(start..end, env);
+            let times = end.saturating_sub(length)..end;
+            let part = inputs.part(times.clone(), envs.clone()).transposed();
+            let mut outputs = outputs.part(times.clone(), envs.clone()).transposed();
             let (model, drains) = buffers.model::<V, TRUNCATION>(&part);
-            let [mut first, mut second] = drains.rows(&mut outputs);
-            walk_line::<_, A>(&model, &mut state, [first.row(0), second.row(0)]);
+            let [mut advantages, mut returns] = drains.rows(&mut outputs);
+            for (index, state) in states.iter_mut().enumerate().take(envs.len()) {
+                let outputs = [advantages.row(index), returns.row(index)];
+                walk_line(&model, index, &powers, state, &mut offsets, outputs);
+            }
             drains.flush(&mut outputs);
-            end = start;
+            end = times.start;
         }
+        first = envs.end;
     }
 }
 
@@ -380,17 +390,10 @@ impl<'a, R: Real, const TRUNCATION: bool> Recurrence for Gae<'a, R, TRUNCATION> 
     }
 
     #[inline(always)]
-    fn usual_decay(&self) -> R {
-        self.decay
-    }
-
-    #[inline(always)]
-    fn is_uncut<const L: usize>(&self, slices: &Self::Slices, start: usize) -> bool {
-        let terminated: [_; L] = lanes(slices.terminated, start);
-        let mut set = terminated.iter().fold(0, |set, flag| set | flag);
+    fn is_uncut(&self, slices: &Self::Slices, start: usize) -> bool {
+        let mut set = u128::from_ne_bytes(lanes(slices.terminated, start));
         if TRUNCATION {
-            let truncated: [_; L] = lanes(slices.truncated, start);
-            set |= truncated.iter().fold(0, |set, flag| set | flag);
+            set |= u128::from_ne_bytes(lanes(slices.truncated, start));
         }
         set == 0 && self.decay != R::ZERO
     }

@@ -10,7 +10,7 @@
 
 use super::element::{Real, each, lanes};
 use super::line::{BLOCK, Powers, solve, solve_uncut};
-use super::registers::{Arch, Register};
+use super::registers::Register;
 use super::strided::RowsMut;
 
 /// How transitions become decays and offsets, and the recurrence results.
@@ -38,12 +38,9 @@ pub trait Recurrence {
     /// The decays of the `L` lanes from `start` on.
     fn decays<const L: usize>(&self, slices: &Self::Slices, start: usize) -> [Self::Real; L];
 
-    /// The decay of most steps: that of all lanes for which [`Recurrence::is_uncut`] holds.
-    fn usual_decay(&self) -> Self::Real;
-
-    /// Whether all `L` lanes from `start` on are known to have the usual decay, and that it is not
-    /// zero. False is always right and costs only time.
-    fn is_uncut<const L: usize>(&self, slices: &Self::Slices, start: usize) -> bool;
+    /// Whether all lanes of a block from `start` on are known to have the decay of the [`Powers`]
+    /// that the walk is given, and that it is not zero. False is always right and costs only time.
+    fn is_uncut(&self, slices: &Self::Slices, start: usize) -> bool;
 
     /// What is written to the two outputs.
     fn results<const L: usize>(
@@ -122,45 +119,60 @@ fn step<M: Recurrence, const L: usize>(
     state.next_values[start..end].copy_from_slice(&values);
 }
 
-/// Walk row 0, a line of times of one trajectory, from its end to its beginning, from
+/// Walk row `index`, a line of times of one trajectory, from its end to its beginning, from
 /// `state = (next value, x at the next time)` and to it.
+///
+/// `offsets` has room for a line. Forming all offsets first keeps the compiler from mixing that
+/// work, in its own vectors, with the shifts of the solver.
 #[inline(always)]
-pub fn walk_line<M: Recurrence, A: Arch>(
+pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     model: &M,
+    index: usize,
+    powers: &Powers<V>,
     state: &mut (M::Real, M::Real),
+    offsets: &mut [M::Real],
     outputs: [&mut [M::Real]; 2],
 ) {
     let [first, second] = outputs;
-    let line = model.row(0);
+    let line = model.row(index);
     let values = M::values(&line);
-    let (mut next_value, x_next) = *state;
-    let powers = Powers::<<M::Real as Real>::Register<A>>::new(model.usual_decay());
-    let mut carry = Register::splat(x_next);
-    let mut end = values.len();
-    while end >= BLOCK {
-        let start = end - BLOCK;
-        let mut next_values: [_; BLOCK] = [next_value; BLOCK];
-        next_values[..BLOCK - 1].copy_from_slice(&values[start + 1..end]);
-        let offsets = model.offsets(&line, start, next_values);
-        let x = if model.is_uncut::<BLOCK>(&line, start) {
-            solve_uncut(&powers, offsets, &mut carry)
+    let head = values.len() % BLOCK;
+    line_offsets(model, &line, state.0, &mut offsets[..values.len()]);
+    let mut carry = V::splat(state.1);
+    for start in (head..values.len()).step_by(BLOCK).rev() {
+        let block = lanes(offsets, start);
+        let x = if model.is_uncut(&line, start) {
+            solve_uncut(powers, &block, &mut carry)
         } else {
-            solve(model.decays(&line, start), offsets, &mut carry)
+            solve(&model.decays(&line, start), &block, &mut carry)
         };
         let results = model.results(&line, start, x);
-        first[start..end].copy_from_slice(&results[0]);
-        second[start..end].copy_from_slice(&results[1]);
-        next_value = values[start];
-        end = start;
+        first[start..start + BLOCK].copy_from_slice(&results[0]);
+        second[start..start + BLOCK].copy_from_slice(&results[1]);
     }
     let mut x_next = carry.lane_0();
-    for start in (0..end).rev() {
-        let [offset] = model.offsets(&line, start, [next_value]);
+    for start in (0..head).rev() {
         let [decay] = model.decays(&line, start);
         let kept = M::Real::mask(decay != M::Real::ZERO);
-        x_next = offset + (decay * x_next).masked(kept);
+        x_next = offsets[start] + (decay * x_next).masked(kept);
         [[first[start]], [second[start]]] = model.results(&line, start, [x_next]);
-        next_value = values[start];
     }
-    *state = (next_value, x_next);
+    *state = (values[0], x_next);
+}
+
+#[inline(always)]
+fn line_offsets<M: Recurrence>(
+    model: &M,
+    line: &M::Slices,
+    next_value: M::Real,
+    offsets: &mut [M::Real],
+) {
+    let values = M::values(line);
+    let last = values.len() - 1;
+    for_groups!(last, |start, L| {
+        let next_values: [_; L] = lanes(values, start + 1);
+        let group = model.offsets(line, start, next_values);
+        offsets[start..start + L].copy_from_slice(&group);
+    });
+    [offsets[last]] = model.offsets(line, last, [next_value]);
 }
