@@ -95,10 +95,12 @@ def test_optional_buffers_may_be_left_out(launcher):
 
 def test_step_takes_other_integer_actions():
     expected = None
-    for dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+    dtypes = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    variants = [torch.tensor([0, 1, 1, 0], dtype=dtype) for dtype in dtypes]
+    for actions in [*variants, torch.tensor([[0, 7], [1, 7], [1, 7], [0, 7]])[:, 0]]:
         env = make_env(4)
         env.reset(seed=0)
-        obs = env.step(torch.tensor([0, 1, 1, 0], dtype=dtype))[0]
+        obs = env.step(actions)[0]
         expected = obs if expected is None else expected
         assert_same_bytes(obs, expected)
 
@@ -255,9 +257,7 @@ def test_every_mode_is_in_the_metadata():
 def test_a_cuda_device_equals_the_cpu(mode):
     actions = torch.randint(0, 2, (300, 1000), generator=torch.Generator().manual_seed(1))
     cpu = make_env(1000, autoreset_mode=mode, max_episode_steps=60)
-    cuda = TensorVectorEnv(
-        ENV_ID, 1000, device="cuda", autoreset_mode=mode, max_episode_steps=60
-    )
+    cuda = TensorVectorEnv(ENV_ID, 1000, device="cuda", autoreset_mode=mode, max_episode_steps=60)
     assert_same_bytes(cuda.reset(seed=2)[0].cpu(), cpu.reset(seed=2)[0])
     for action in actions:
         for result, truth in zip(cuda.step(action.cuda())[:4], cpu.step(action)[:4], strict=True):
