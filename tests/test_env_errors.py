@@ -1,5 +1,7 @@
 """Wrong calls end in an exception that names the argument, and change nothing."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -35,11 +37,11 @@ def test_construction(case, device):
     error, message, wrong = CONSTRUCTION[case]
     arguments = {"id": ENV_ID, "num_envs": 4} | wrong
     env_id, num_envs = arguments.pop("id"), arguments.pop("num_envs")
+    make = rlox_gpu.make_vec
+    if device == "tensor":
+        make = functools.partial(TensorVectorEnv, device="cpu")
     with pytest.raises(error, match=message):
-        if device == "cpu":
-            rlox_gpu.make_vec(env_id, num_envs, **arguments)
-        else:
-            TensorVectorEnv(env_id, num_envs, device="cpu", **arguments)
+        make(env_id, num_envs, **arguments)
 
 
 RESET = {
