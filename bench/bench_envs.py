@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from harness import Job, Provider, Work, cases, need, synchronize
+from harness import Job, Provider, Work, cases, need, need_compiler, synchronize
 
 ENV_ID = "CartPole-v1"
 SIZES = (1, 16, 256, 4096, 65536)
@@ -88,17 +88,18 @@ def ours_make_vec(num_envs, device):
 def ours_tensors(num_envs, device):
     import torch
 
-    import rlox_gpu
+    from rlox_gpu.envs.tensor import TensorVectorEnv
 
-    env = rlox_gpu.make_vec(ENV_ID, num_envs, device=device)
+    need_compiler(device)
+    env = TensorVectorEnv(ENV_ID, num_envs, device=device)
 
     def on_device(action):
         return torch.as_tensor(action).to(device)
 
     def check():
         check_steps(
-            lambda: env.reset(seed=SEED)[0].cpu(),
-            lambda action: [part.cpu() for part in env.step(on_device(action))[:4]],
+            lambda: env.reset(seed=SEED)[0].cpu().numpy(),
+            lambda action: [part.cpu().numpy() for part in env.step(on_device(action))[:4]],
             num_envs,
         )
 
@@ -141,7 +142,7 @@ def gymnasium_native(num_envs, device):
 PROVIDERS = [
     Provider("rlox-gpu make_vec", ours_make_vec, ours=True),
     Provider("rlox-gpu VecEnv", ours_step_all, ours=True),
-    Provider("rlox-gpu tensors", ours_tensors, ("cuda",), ours=True, needs=("torch", "cupy")),
+    Provider("rlox-gpu tensors", ours_tensors, ("cpu", "cuda"), ours=True, needs=("torch",)),
     Provider("rlox VecEnv", rlox_step_all, needs=("rlox",)),
     Provider("gymnasium native", gymnasium_native),
 ]

@@ -14,7 +14,7 @@ NUM_STEPS, NUM_ENVS = 16, 4
 LAUNCHES = 64  # between two synchronisations, so that only the host's share is seen
 IMPORT_ROUNDS = 15
 CALL = Job(name="gae call 16x4 f32", group="overhead", items=1, unit="calls")
-START = Job(name="process start", group="overhead", items=1, unit="starts")
+START = Job(name="process start", group="import", items=1, unit="starts")
 
 INPUTS = make_gae_inputs(
     np.random.default_rng(0), NUM_STEPS, NUM_ENVS, np.float32, truncation=False

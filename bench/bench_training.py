@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from harness import Job, Provider, Work, cases, need, synchronize
+from harness import Job, Provider, Work, cases, need, need_compiler, synchronize
 
 ENV_ID = "CartPole-v1"
 NUM_ENVS, NUM_STEPS, NUM_EPOCHS, MINIBATCH = 8, 32, 20, 256
 LEARNING_RATE, CLIP, GAMMA, LAMBDA = 1e-3, 0.2, 0.98, 0.8
-ITERATIONS, ROUNDS = 16, 5
+ITERATIONS, ROUNDS = 8, 9
 TIMESTEPS = ITERATIONS * NUM_ENVS * NUM_STEPS
 CHECKED_TIMESTEPS = 8192
 # A random policy lasts 22 steps; after the checked run every implementation is well above.
@@ -29,6 +29,8 @@ def check_learns(mean_return):
 def ours(device):
     from rlox_gpu import PPO
     from rlox_gpu.config import tuned
+
+    need_compiler(device)
 
     def make():
         settings = tuned("ppo", ENV_ID)

@@ -73,6 +73,12 @@ def device_or_leave_out(device):
     return device
 
 
+def need_compiler(device):
+    """CuPy, which compiles and launches the environments' kernels on a GPU."""
+    if device != "cpu":
+        need("cupy")
+
+
 def synchronize(device):
     if device != "cpu":
         import torch

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 MIN_WIDTH = 150  # a pipe or a log has no width of its own
-PLOTTED_GROUPS = ("gae", "envs", "overhead", "training")
+PLOTTED_GROUPS = ("gae", "envs", "overhead", "import", "training")
 OURS, PEER = "#2a6f97", "#b0b7bd"
 
 
@@ -29,18 +29,22 @@ def main():
     every_table = [
         tables.machine_table(found.machine),
         *tables.time_tables(found),
-        tables.ratio_table(found),
+        *tables.ratio_tables(found),
         claims,
     ]
-    console = Console(width=max(Console().width, MIN_WIDTH))
-    for table in every_table:
-        console.print(as_rich(table))
+    show(every_table)
     markdown = arguments.file.with_suffix(".md")
     markdown.write_text("\n".join(table.markdown() for table in every_table))
     picture = arguments.file.with_suffix(".png")
     plot(found, picture)
-    console.print(f"wrote {markdown} and {picture}")
+    print(f"wrote {markdown} and {picture}")
     sys.exit(arguments.require and not kept)
+
+
+def show(tables):
+    console = Console(width=max(Console().width, MIN_WIDTH))
+    for table in tables:
+        console.print(as_rich(table))
 
 
 def as_rich(table):

@@ -61,11 +61,17 @@ class Results:
         return list(dict.fromkeys(row.job for row in self.rows))
 
     def peers(self, job, device):
-        """Rows of others that do the job; a CUDA row also competes with the peers of the CPU."""
+        """Rows of others that do the job; a CUDA row also competes with the peers of the CPU.
+
+        Other imports are no peers of ours: they do other work.
+        """
         return [
             row
             for row in self.rows
-            if row.job == job and not row.ours and row.device in ("cpu", device)
+            if row.job == job
+            and not row.ours
+            and row.device in ("cpu", device)
+            and row.group != "import"
         ]
 
 

@@ -99,9 +99,16 @@ def _time_row(results, row):
     )
 
 
-def ratio_table(results):
-    """Every row of ours against every peer that did the same job."""
+def ratio_tables(results):
+    """Every row of ours against every peer that did the same job, a table per group."""
     ours = [row for row in results.rows if row.ours and results.peers(row.job, row.device)]
+    return [
+        _ratio_table(results, group, [row for row in ours if row.group == group])
+        for group in dict.fromkeys(row.group for row in ours)
+    ]
+
+
+def _ratio_table(results, group, ours):
     names = list(
         dict.fromkeys(_peer_name(p) for row in ours for p in results.peers(row.job, row.device))
     )
@@ -111,7 +118,7 @@ def ratio_table(results):
         cells = [f"{peers[n].best / row.best:.2f}x" if n in peers else "" for n in names]
         rows.append((row.job, row.provider, row.device, *cells))
     return Table(
-        "How many times faster",
+        f"{group}: how many times faster",
         ("job", "provider", "device", *(f"vs {name}" for name in names)),
         tuple(rows),
         "Fastest rounds of one run divided.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -71,8 +72,9 @@ class RolloutStorage:
         """T."""
         return len(self.actions)
 
+    @cached_property
     def rows(self) -> list[StorageRow]:
-        """Return the views of each step, so that a loop over them makes none."""
+        """The views of each step, made once so that a loop over them makes none."""
         results = map(
             StepBuffers,
             self.obs[1:].unbind(),

@@ -160,15 +160,16 @@ def _train(plan: TrainingConfig, resume: bool) -> None:
     from rlox_gpu.progress import ProgressCallback
     from rlox_gpu.trainer import train_from_config
 
+    progress = ProgressCallback(console)
     try:
-        result = train_from_config(
-            plan, resume=resume, callbacks=[ProgressCallback(console)], report=console.print
-        )
+        result = train_from_config(plan, resume=resume, callbacks=[progress], report=console.print)
     except KeyboardInterrupt:
         console.print(
             f"stopped; --resume --run-dir {plan.run_dir} goes on from the last checkpoint"
         )
         raise typer.Exit(130) from None
+    finally:
+        progress.close()
     console.print(f"run folder: {plan.run_dir}")
     mean = result.get("eval_mean_reward")
     if mean is None:

@@ -45,7 +45,7 @@ def collect(
     sample = _sampler(policy)
     uniforms = torch.empty_like(storage.rewards)
     uniform(uniforms, seed=seed, step=step, stream=ACTION_STREAM)
-    for row, draws in zip(storage.rows(), uniforms.unbind(), strict=True):
+    for row, draws in zip(storage.rows, uniforms.unbind(), strict=True):
         actions, log_probs, values = sample(row.obs, draws)
         row.actions.copy_(actions)
         row.log_probs.copy_(log_probs)

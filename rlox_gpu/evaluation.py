@@ -48,7 +48,7 @@ def evaluate_policy(
     obs, _ = env.reset(seed=seed)
     storage = RolloutStorage.allocate(1, env.num_envs, obs.shape[1], obs.device)
     storage.obs[0].copy_(obs)
-    results = storage.rows()[0].results
+    results = storage.rows[0].results
     returns = torch.zeros_like(storage.episode_returns[0])
     lengths = torch.zeros_like(storage.episode_lengths[0])
     running = torch.ones_like(storage.terminated[0])

@@ -71,9 +71,7 @@ class ProgressCallback(Callback):
 
     def on_training_end(self, algorithm: Any, result: Mapping[str, float]) -> None:
         """Show the last state."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        self.close()
         seconds = time.perf_counter() - self._begun
         done = algorithm.timesteps - self._start
         speed = (algorithm.timesteps - self._first) / seconds
@@ -81,6 +79,12 @@ class ProgressCallback(Callback):
             f"{done:,} steps in {seconds:.1f} s ({speed:,.0f} steps/s), "
             f"{self._reward(result['mean_reward'])}"
         )
+
+    def close(self) -> None:
+        """Give the terminal back; needed by itself only if the training was interrupted."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
 
     def _reward(self, mean: float) -> str:
         shown = "no episode finished yet" if math.isnan(mean) else f"return {mean:.1f}"

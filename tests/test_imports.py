@@ -14,7 +14,7 @@ PACKAGE, KERNELS, CSRC, RUST = (ROOT / name for name in ("rlox_gpu", "kernels", 
 # A module may import from its own layer and from those below.
 LAYERS = (
     {"cli"},
-    {"trainer", "trainers"},
+    {"runs", "trainer", "trainers"},
     {"algorithms"},
     {"collectors", "evaluation"},
     {
@@ -32,8 +32,17 @@ LAYERS = (
     {"_dispatch"},
     {"_checks", "_host", "_rust", "csrc", "kernels"},
 )
-# Files, settings and hooks: anyone may import them, they import none of ours but each other.
-SUPPORT = {"callbacks", "checkpoint", "config", "__init__"}
+# Files, settings, hooks and displays: anyone may import them, they import only each other.
+SUPPORT = {
+    "__init__",
+    "backends",
+    "callbacks",
+    "checkpoint",
+    "config",
+    "logging",
+    "plotting",
+    "progress",
+}
 LAYER_OF = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from rlox_gpu.backends import cuda_problem
 
 PURPOSES = ("weights", "episodes")
 WINDOW = 100  # episodes that a mean return is taken over
+WORTH_THREADS = 2**24  # multiply-adds
 
 
 def derive_seed(seed: int, purpose: str, counter: int = 0) -> int:
@@ -44,6 +46,27 @@ def choose_device(device: torch.device | str) -> torch.device:
     if chosen.type == "cuda" and (problem := cuda_problem()) is not None:
         raise ValueError(f"device: {device!r} cannot be used: {problem}")
     return chosen
+
+
+@contextmanager
+def suitable_threads(work: int) -> Iterator[None]:
+    """Keep torch to one CPU thread while the products inside are small.
+
+    Splitting a product of a few hundred microseconds over threads gains nothing, and costs a
+    factor of ten where another process keeps one of the cores busy: every product waits for it.
+
+    Parameters
+    ----------
+    work : int
+        Multiply-adds of a forward pass over a minibatch.
+    """
+    before = torch.get_num_threads()
+    if work < WORTH_THREADS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class EpisodeWindow:

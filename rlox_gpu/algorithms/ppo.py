@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from rlox_gpu.adam import AdamState
 from rlox_gpu.algorithms import ppo_checkpoint
-from rlox_gpu.algorithms.common import EpisodeWindow, choose_device, derive_seed, prepare_obs
+from rlox_gpu.algorithms.common import (
+    EpisodeWindow,
+    choose_device,
+    derive_seed,
+    prepare_obs,
+    suitable_threads,
+)
 from rlox_gpu.algorithms.ppo_update import (
     UPDATE_METRICS,
     UpdateSettings,
@@ -46,8 +52,12 @@ class Schedule:
     count: int = 1
 
     def remaining(self, iteration: int) -> float:
-        """Return the fraction that is left before ``iteration``, from 1 down towards 0."""
-        return max(0.0, 1.0 - (iteration - self.start) / self.count)
+        """Return the fraction that is left before ``iteration``, from 1 down towards 0.
+
+        Iterations that belong to no call of ``train`` are not annealed: 1.
+        """
+        done = (iteration - self.start) / self.count
+        return 1.0 - done if 0 <= done < 1 else 1.0
 
 
 class PPO:
@@ -162,6 +172,14 @@ class PPO:
         start = self.schedule.start if resume else self.iteration
         self.schedule = Schedule(start, max(1, total_timesteps // self.steps_per_iteration))
         self.callbacks.on_training_start(self, self.schedule.count * self.steps_per_iteration)
+        work = min(self.config.batch_size, self.steps_per_iteration) * len(self.flat.data)
+        with suitable_threads(work):
+            metrics = self._run_schedule()
+            result = {**metrics, **self.episodes.means(), "timesteps": float(self.timesteps)}
+            self.callbacks.on_training_end(self, result)
+        return result
+
+    def _run_schedule(self) -> dict[str, float]:
         metrics: dict[str, float] = {}
         while self.iteration < self.schedule.start + self.schedule.count:
             metrics = self._timed_iteration()
@@ -169,9 +187,7 @@ class PPO:
                 self.logger.log(self.timesteps, metrics)
             if not self.callbacks.on_iteration(self, metrics):
                 break
-        result = {**metrics, **self.episodes.means(), "timesteps": float(self.timesteps)}
-        self.callbacks.on_training_end(self, result)
-        return result
+        return metrics
 
     def _timed_iteration(self) -> dict[str, float]:
         began = time.perf_counter()

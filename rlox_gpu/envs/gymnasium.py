@@ -24,10 +24,14 @@ def make_gymnasium(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, 
 
     Raises
     ------
+    TypeError
+        If ``env_id`` is not a string.
     ValueError
         If Gymnasium does not know the id or one of its dependencies is missing, or ``num_envs``
         is not positive.
     """
+    if not isinstance(env_id, str):
+        raise TypeError(f"env_id: expected a string, got {env_id!r}")
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise ValueError(f"n_envs: expected a positive integer, got {num_envs!r}")
     try:

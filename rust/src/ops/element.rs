@@ -5,6 +5,8 @@ use std::ops::{Add, Mul, Sub};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::line;
+
 /// A type of array elements; sums are formed in [`Element::Real`].
 pub trait Element: Copy + Send + Sync + 'static {
     type Real: Real;
@@ -24,6 +26,9 @@ pub trait Element: Copy + Send + Sync + 'static {
 }
 
 /// A type that arithmetic runs in.
+///
+/// Choices are made by masks, words of ones or zeros: unlike branches they leave the compiler no
+/// reason not to work on whole vectors, whatever the instruction set.
 pub trait Real:
     Element<Real = Self>
     + PartialOrd
@@ -32,22 +37,55 @@ pub trait Real:
     + Mul<Output = Self>
     + Default
 {
+    type Mask: Copy + Default;
+
     const ZERO: Self;
     const ONE: Self;
-    /// The smallest positive normal number.
-    const TINY: Self;
 
     fn from_f64(x: f64) -> Self;
 
-    fn is_finite(self) -> bool;
+    /// Ones where `chosen`.
+    fn mask(chosen: bool) -> Self::Mask;
+
+    /// `a` where the mask is ones, else `b`.
+    fn choose(mask: Self::Mask, a: Self, b: Self) -> Self;
+
+    /// `self` where the mask is ones, else zero.
+    fn masked(self, mask: Self::Mask) -> Self;
+
+    /// The recurrence along a line: `x`, the offsets at first, becomes the solution.
+    ///
+    /// `x[t] += decay[t] * x[t+1]` from the end, where `carry` follows, to the beginning; nothing
+    /// is added where `decay[t]` is zero.
+    fn compose(decay: &[Self], x: &mut [Self], carry: Self);
+}
+
+/// `L` elements of a slice, from `start` on.
+#[inline(always)]
+pub fn lanes<T: Copy, const L: usize>(slice: &[T], start: usize) -> [T; L] {
+    *slice[start..].first_chunk().expect("as many as asked for")
+}
+
+/// `f` of every lane.
+///
+/// `std::array::from_fn` is at times not inlined, and then not compiled for the instruction set of
+/// the function that calls it.
+#[inline(always)]
+pub fn each<T: Copy + Default, const L: usize>(f: impl Fn(usize) -> T) -> [T; L] {
+    let mut lanes = [T::default(); L];
+    for (lane, slot) in lanes.iter_mut().enumerate() {
+        *slot = f(lane);
+    }
+    lanes
 }
 
 macro_rules! impl_real {
-    ($type:ty) => {
+    ($type:ty, $bits:ty, $compose:path) => {
         impl Real for $type {
+            type Mask = $bits;
+
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
-            const TINY: Self = <$type>::MIN_POSITIVE;
 
             #[inline(always)]
             fn from_f64(x: f64) -> Self {
@@ -55,8 +93,23 @@ macro_rules! impl_real {
             }
 
             #[inline(always)]
-            fn is_finite(self) -> bool {
-                self.is_finite()
+            fn mask(chosen: bool) -> $bits {
+                <$bits>::from(chosen).wrapping_neg()
+            }
+
+            #[inline(always)]
+            fn choose(mask: $bits, a: Self, b: Self) -> Self {
+                Self::from_bits((a.to_bits() & mask) | (b.to_bits() & !mask))
+            }
+
+            #[inline(always)]
+            fn masked(self, mask: $bits) -> Self {
+                Self::from_bits(self.to_bits() & mask)
+            }
+
+            #[inline(always)]
+            fn compose(decay: &[Self], x: &mut [Self], carry: Self) {
+                $compose(decay, x, carry);
             }
         }
 
@@ -118,7 +171,7 @@ macro_rules! impl_half {
     };
 }
 
-impl_real!(f32);
-impl_real!(f64);
+impl_real!(f32, u32, line::compose_f32);
+impl_real!(f64, u64, line::compose_f64);
 impl_half!(f16);
 impl_half!(bf16);

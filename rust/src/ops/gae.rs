@@ -13,11 +13,11 @@ use std::ops::Range;
 
 use multiversion::multiversion;
 
-use super::element::{Element, Real};
-use super::scan::{Coefficients, Recurrence, State, walk};
-use super::strided::{FlagSource, Rows, Sink, Source};
+use super::element::{Element, Real, each, lanes};
+use super::scan::{Coefficients, LINE, LineBuffer, Recurrence, State, walk_line, walk_rows};
+use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
 use super::tiles::{Drain, Feed, FlagFeed};
-use crate::pool::{self, PoolError};
+use crate::pool::PoolError;
 
 /// The arrays that are read: all `[times, envs]`, `last_values` `[1, envs]`.
 #[derive(Clone, Copy)]
@@ -39,9 +39,9 @@ pub struct Truncation<V> {
 }
 
 /// The arrays that are written, `[times, envs]`.
-pub struct Outputs<V> {
-    pub advantages: Sink<V>,
-    pub returns: Sink<V>,
+pub struct Outputs<'a, V> {
+    pub advantages: Sink<'a, V>,
+    pub returns: Sink<'a, V>,
 }
 
 /// The two numbers of the estimator.
@@ -51,47 +51,43 @@ pub struct Discounts {
     pub lambda: f64,
 }
 
-/// Elements of each array that are looked at in one go when a buffer is needed.
-const TILE: usize = 2048;
+/// Elements of an array that pass through a buffer in one go, where one is needed.
+const TILE: usize = 4096;
 
 /// Environments walked side by side: their state stays in the first-level cache.
 const BLOCK: usize = 1024;
+
+/// Fewer environments than these are walked one by one, each along its line of times.
+const MIN_LANES: usize = 4;
 
 /// Compute advantages and returns.
 ///
 /// # Errors
 /// Only those of [`pool::current`], and only for arrays large enough to be shared among threads.
 pub fn gae<V: Element>(
-    inputs: Inputs<V>,
-    mut outputs: Outputs<V>,
+    inputs: &Inputs<V>,
+    mut outputs: Outputs<'_, V>,
     discounts: Discounts,
 ) -> Result<(), PoolError> {
-    let _ = pool::current;
-    if inputs.times == 0 || inputs.envs == 0 {
+    let Inputs { times, envs, .. } = *inputs;
+    if times == 0 || envs == 0 {
         return Ok(());
     }
+    let lines =
+        envs < MIN_LANES || (!inputs.rewards.is_dense() && inputs.rewards.transposed().is_dense());
     let mut start = 0;
-    while start < inputs.envs {
-        let envs = BLOCK.min(inputs.envs - start);
-        let block = inputs.part(0..inputs.times, start..start + envs);
-        run_block(block, outputs.take_envs(envs), discounts);
-        start += envs;
+    while start < envs {
+        let count = BLOCK.min(envs - start);
+        let block = inputs.part(0..times, start..start + count);
+        walk_block(&block, &mut outputs.take_envs(count), discounts, lines);
+        start += count;
     }
     Ok(())
 }
 
-fn run_block<V: Element>(inputs: Inputs<V>, outputs: Outputs<V>, discounts: Discounts) {
-    let mut last_values = vec![V::Real::default(); inputs.envs];
-    inputs.last_values.load(0..1, &mut last_values);
-    let mut state = State {
-        carry: vec![V::Real::ZERO; inputs.envs],
-        next_values: last_values,
-    };
-    walk_block(inputs, outputs, discounts, &mut state);
-}
-
 impl<V: Element> Inputs<V> {
-    fn part(self, times: Range<usize>, envs: Range<usize>) -> Self {
+    #[inline]
+    fn part(&self, times: Range<usize>, envs: Range<usize>) -> Self {
         Self {
             times: times.len(),
             envs: envs.len(),
@@ -105,99 +101,192 @@ impl<V: Element> Inputs<V> {
             }),
         }
     }
+
+    /// A stretch of one trajectory as a single row of times.
+    #[inline]
+    fn line(&self, times: Range<usize>, env: usize) -> Self {
+        let part = self.part(times, env..env + 1);
+        Self {
+            rewards: part.rewards.transposed(),
+            values: part.values.transposed(),
+            terminated: part.terminated.transposed(),
+            truncation: part.truncation.map(|truncation| Truncation {
+                truncated: truncation.truncated.transposed(),
+                final_values: truncation.final_values.transposed(),
+            }),
+            ..part
+        }
+    }
 }
 
-impl<V: Element> Outputs<V> {
+impl<V: Element> Outputs<'_, V> {
     fn take_envs(&mut self, envs: usize) -> Self {
         Self {
-            advantages: self.advantages.take_envs(envs),
-            returns: self.returns.take_envs(envs),
+            advantages: self.advantages.take_lanes(envs),
+            returns: self.returns.take_lanes(envs),
+        }
+    }
+
+    #[inline]
+    fn part(&mut self, times: Range<usize>, envs: Range<usize>) -> Outputs<'_, V> {
+        Outputs {
+            advantages: self.advantages.part(times.clone(), envs.clone()),
+            returns: self.returns.part(times, envs),
+        }
+    }
+
+    #[inline]
+    fn line(&mut self, times: Range<usize>, env: usize) -> Outputs<'_, V> {
+        let part = self.part(times, env..env + 1);
+        Outputs {
+            advantages: part.advantages.transposed(),
+            returns: part.returns.transposed(),
         }
     }
 }
 
 #[multiversion(targets("x86_64+avx2+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn walk_block<V: Element>(
-    inputs: Inputs<V>,
-    outputs: Outputs<V>,
+    inputs: &Inputs<V>,
+    outputs: &mut Outputs<'_, V>,
     discounts: Discounts,
-    state: &mut State<V::Real>,
+    lines: bool,
 ) {
-    match inputs.truncation {
-        None => walk_tiles::<V, false>(inputs, outputs, discounts, state),
-        Some(_) => walk_tiles::<V, true>(inputs, outputs, discounts, state),
+    let mut buffers = Buffers::new(discounts);
+    match (lines, inputs.truncation.is_some()) {
+        (false, false) => block_by_rows::<V, false>(inputs, outputs, &mut buffers),
+        (false, true) => block_by_rows::<V, true>(inputs, outputs, &mut buffers),
+        (true, false) => block_by_lines::<V, false>(inputs, outputs, &mut buffers),
+        (true, true) => block_by_lines::<V, true>(inputs, outputs, &mut buffers),
     }
 }
 
 #[inline(always)]
-fn walk_tiles<V: Element, const TRUNCATION: bool>(
-    inputs: Inputs<V>,
-    outputs: Outputs<V>,
-    discounts: Discounts,
-    state: &mut State<V::Real>,
+fn block_by_rows<V: Element, const TRUNCATION: bool>(
+    inputs: &Inputs<V>,
+    outputs: &mut Outputs<'_, V>,
+    buffers: &mut Buffers<V::Real>,
 ) {
-    let height = (TILE / inputs.envs).clamp(1, inputs.times);
-    let length = height * inputs.envs;
-    let mut feeds = Feeds::new(inputs, length);
-    let mut advantages = Drain::new(outputs.advantages, length);
-    let mut returns = Drain::new(outputs.returns, length);
+    let mut last_values = vec![V::Real::ZERO; inputs.envs];
+    inputs.last_values.load(&mut last_values);
+    let mut state = State {
+        carry: vec![V::Real::ZERO; inputs.envs],
+        next_values: last_values,
+    };
+    let height = (TILE / inputs.envs).max(1);
     let mut end = inputs.times;
     while end > 0 {
-        let times = end.saturating_sub(height)..end;
-        let model = feeds.rows::<TRUNCATION>(times.clone(), discounts);
-        let outputs = [
-            &mut advantages.rows(times.clone(), inputs.envs),
-            &mut returns.rows(times.clone(), inputs.envs),
-        ];
-        walk(&model, times.len(), state, outputs);
-        advantages.flush(times.clone());
-        returns.flush(times.clone());
-        end = times.start;
+        let start = end.saturating_sub(height);
+        let part = inputs.part(start..end, 0..inputs.envs);
+        let mut outputs = outputs.part(start..end, 0..inputs.envs);
+        let (model, drains) = buffers.model::<V, TRUNCATION>(&part);
+        let rows = drains.rows(&mut outputs);
+        walk_rows(&model, end - start, &mut state, rows);
+        drains.flush(&mut outputs);
+        end = start;
     }
 }
 
-/// The inputs, tile by tile.
-struct Feeds<V: Element> {
-    envs: usize,
-    rewards: Feed<V>,
-    values: Feed<V>,
-    terminated: FlagFeed,
-    truncation: Option<(FlagFeed, Feed<V>)>,
+#[inline(always)]
+fn block_by_lines<V: Element, const TRUNCATION: bool>(
+    inputs: &Inputs<V>,
+    outputs: &mut Outputs<'_, V>,
+    buffers: &mut Buffers<V::Real>,
+) {
+    let mut line = LineBuffer::new(inputs.times);
+    for env in 0..inputs.envs {
+        let mut last_value = [V::Real::ZERO];
+        inputs
+            .last_values
+            .part(0..1, env..env + 1)
+            .load(&mut last_value);
+        let mut state = (last_value[0], V::Real::ZERO);
+        let mut end = inputs.times;
+        while end > 0 {
+            let start = end.saturating_sub(LINE);
+            let part = inputs.line(start..end, env);
+            let mut outputs = outputs.line(start..end, env);
+            let (model, drains) = buffers.model::<V, TRUNCATION>(&part);
+            let [mut first, mut second] = drains.rows(&mut outputs);
+            walk_line(&model, &mut state, &mut line, [first.row(0), second.row(0)]);
+            drains.flush(&mut outputs);
+            end = start;
+        }
+    }
 }
 
-impl<V: Element> Feeds<V> {
-    fn new(inputs: Inputs<V>, length: usize) -> Self {
+/// Space for arrays that cannot be used as they lie.
+struct Buffers<R> {
+    gamma: R,
+    decay: R,
+    rewards: Feed<R>,
+    values: Feed<R>,
+    terminated: FlagFeed,
+    truncated: FlagFeed,
+    final_values: Feed<R>,
+    drains: Drains<R>,
+}
+
+struct Drains<R> {
+    advantages: Drain<R>,
+    returns: Drain<R>,
+}
+
+impl<R: Real> Buffers<R> {
+    fn new(discounts: Discounts) -> Self {
         Self {
-            envs: inputs.envs,
-            rewards: Feed::new(inputs.rewards, length),
-            values: Feed::new(inputs.values, length),
-            terminated: FlagFeed::new(inputs.terminated, length),
-            truncation: inputs.truncation.map(|truncation| {
-                (
-                    FlagFeed::new(truncation.truncated, length),
-                    Feed::new(truncation.final_values, length),
-                )
-            }),
+            gamma: R::from_f64(discounts.gamma),
+            decay: R::from_f64(discounts.gamma * discounts.lambda),
+            rewards: Feed::new(),
+            values: Feed::new(),
+            terminated: FlagFeed::new(),
+            truncated: FlagFeed::new(),
+            final_values: Feed::new(),
+            drains: Drains {
+                advantages: Drain::new(),
+                returns: Drain::new(),
+            },
         }
+    }
+
+    /// The estimator over all rows of `part`, and the way out for its results.
+    #[inline(always)]
+    fn model<'a, V: Element<Real = R>, const TRUNCATION: bool>(
+        &'a mut self,
+        part: &'a Inputs<V>,
+    ) -> (Gae<'a, R, TRUNCATION>, &'a mut Drains<R>) {
+        let truncation = part.truncation.as_ref().map(|truncation| {
+            let truncated = self.truncated.rows(&truncation.truncated);
+            (truncated, self.final_values.rows(&truncation.final_values))
+        });
+        let model = Gae {
+            rewards: self.rewards.rows(&part.rewards),
+            values: self.values.rows(&part.values),
+            terminated: self.terminated.rows(&part.terminated),
+            truncation,
+            gamma: self.gamma,
+            decay: self.decay,
+        };
+        (model, &mut self.drains)
+    }
+}
+
+impl<R: Real> Drains<R> {
+    #[inline(always)]
+    fn rows<'a, V: Element<Real = R>>(
+        &'a mut self,
+        outputs: &'a mut Outputs<'_, V>,
+    ) -> [RowsMut<'a, R>; 2] {
+        [
+            self.advantages.rows(&mut outputs.advantages),
+            self.returns.rows(&mut outputs.returns),
+        ]
     }
 
     #[inline(always)]
-    fn rows<const TRUNCATION: bool>(
-        &mut self,
-        times: Range<usize>,
-        discounts: Discounts,
-    ) -> Gae<'_, V::Real, TRUNCATION> {
-        Gae {
-            rewards: self.rewards.rows(times.clone(), self.envs),
-            values: self.values.rows(times.clone(), self.envs),
-            terminated: self.terminated.rows(times.clone(), self.envs),
-            truncated: self.truncation.as_mut().map(|(truncated, final_values)| {
-                let truncated = truncated.rows(times.clone(), self.envs);
-                (truncated, final_values.rows(times, self.envs))
-            }),
-            gamma: V::Real::from_f64(discounts.gamma),
-            decay: V::Real::from_f64(discounts.gamma * discounts.lambda),
-        }
+    fn flush<V: Element<Real = R>>(&self, outputs: &mut Outputs<'_, V>) {
+        self.advantages.flush(&mut outputs.advantages);
+        self.returns.flush(&mut outputs.returns);
     }
 }
 
@@ -206,14 +295,14 @@ struct Gae<'a, R, const TRUNCATION: bool> {
     rewards: Rows<'a, R>,
     values: Rows<'a, R>,
     terminated: Rows<'a, u8>,
-    /// With the final values; `None` exactly where `TRUNCATION` is false.
-    truncated: Option<(Rows<'a, u8>, Rows<'a, R>)>,
+    /// Flags and final values; `None` exactly where `TRUNCATION` is false.
+    truncation: Option<(Rows<'a, u8>, Rows<'a, R>)>,
     gamma: R,
     decay: R,
 }
 
 #[derive(Clone, Copy)]
-struct GaeRow<'a, R> {
+struct GaeSlices<'a, R> {
     rewards: &'a [R],
     values: &'a [R],
     terminated: &'a [u8],
@@ -223,67 +312,66 @@ struct GaeRow<'a, R> {
 
 impl<'a, R: Real, const TRUNCATION: bool> Recurrence for Gae<'a, R, TRUNCATION> {
     type Real = R;
-    type Row = GaeRow<'a, R>;
+    type Slices = GaeSlices<'a, R>;
 
     #[inline(always)]
-    fn row(&self, time: usize) -> GaeRow<'a, R> {
-        let rewards = self.rewards.row(time);
-        let terminated = self.terminated.row(time);
-        // Without truncations two other arrays stand in; nothing reads them.
-        let (truncated, final_values) = match &self.truncated {
+    fn row(&self, index: usize) -> GaeSlices<'a, R> {
+        let (truncated, final_values): (&[u8], &[R]) = match &self.truncation {
             Some((truncated, final_values)) if TRUNCATION => {
-                (truncated.row(time), final_values.row(time))
+                (truncated.row(index), final_values.row(index))
             }
-            _ => (terminated, rewards),
+            _ => (&[], &[]),
         };
-        GaeRow {
-            rewards,
-            values: self.values.row(time),
-            terminated,
+        GaeSlices {
+            rewards: self.rewards.row(index),
+            values: self.values.row(index),
+            terminated: self.terminated.row(index),
             truncated,
             final_values,
         }
     }
 
     #[inline(always)]
-    fn lanes(row: GaeRow<'a, R>, lanes: Range<usize>) -> GaeRow<'a, R> {
-        GaeRow {
-            rewards: &row.rewards[lanes.clone()],
-            values: &row.values[lanes.clone()],
-            terminated: &row.terminated[lanes.clone()],
-            truncated: &row.truncated[lanes.clone()],
-            final_values: &row.final_values[lanes],
+    fn values(slices: &Self::Slices) -> &'a [R] {
+        slices.values
+    }
+
+    #[inline(always)]
+    fn coefficients<const L: usize>(
+        &self,
+        slices: &Self::Slices,
+        start: usize,
+        next_values: [R; L],
+    ) -> Coefficients<R, L> {
+        let rewards: [_; L] = lanes(slices.rewards, start);
+        let values: [_; L] = lanes(slices.values, start);
+        let terminated: [_; L] = lanes(slices.terminated, start);
+        let goes_on: [_; L] = each(|lane| R::mask(terminated[lane] == 0));
+        let mut next_values = next_values;
+        let mut decay: [_; L] = each(|lane| self.decay.masked(goes_on[lane]));
+        if TRUNCATION {
+            let truncated: [_; L] = lanes(slices.truncated, start);
+            let final_values: [_; L] = lanes(slices.final_values, start);
+            let runs_on: [_; L] = each(|lane| R::mask(truncated[lane] == 0));
+            next_values =
+                each(|lane| R::choose(runs_on[lane], next_values[lane], final_values[lane]));
+            decay = each(|lane| decay[lane].masked(runs_on[lane]));
         }
-    }
-
-    #[inline(always)]
-    fn value(row: GaeRow<'a, R>, lane: usize) -> R {
-        row.values[lane]
-    }
-
-    #[inline(always)]
-    fn coefficients(&self, row: GaeRow<'a, R>, lane: usize, next_value: R) -> Coefficients<R> {
-        let ends = row.terminated[lane] != 0;
-        let stops = TRUNCATION && row.truncated[lane] != 0;
-        let next_value = if stops {
-            row.final_values[lane]
-        } else {
-            next_value
-        };
-        let bootstrap = if ends {
-            R::ZERO
-        } else {
-            self.gamma * next_value
-        };
+        let bootstrap: [_; L] = each(|lane| (self.gamma * next_values[lane]).masked(goes_on[lane]));
         Coefficients {
-            keep: !(ends | stops),
-            decay: self.decay,
-            offset: row.rewards[lane] + bootstrap - row.values[lane],
+            decay,
+            offset: each(|lane| rewards[lane] + bootstrap[lane] - values[lane]),
         }
     }
 
     #[inline(always)]
-    fn results(&self, row: GaeRow<'a, R>, lane: usize, x: R) -> [R; 2] {
-        [x, x + row.values[lane]]
+    fn results<const L: usize>(
+        &self,
+        slices: &Self::Slices,
+        start: usize,
+        x: [R; L],
+    ) -> [[R; L]; 2] {
+        let values: [_; L] = lanes(slices.values, start);
+        [x, each(|lane| x[lane] + values[lane])]
     }
 }

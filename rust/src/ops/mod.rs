@@ -2,7 +2,8 @@
 
 pub(crate) mod element;
 pub(crate) mod gae;
+mod line;
 pub mod random;
-pub(crate) mod scan;
+mod scan;
 pub(crate) mod strided;
 mod tiles;

@@ -1,4 +1,4 @@
-//! Arrays `[T, N]` in foreign memory with any strides: the one place that touches raw addresses.
+//! Arrays in foreign memory with any strides: the one place that reads and writes raw addresses.
 //!
 //! Whoever builds a [`Source`], [`FlagSource`] or [`Sink`] vouches for the memory; from then on all
 //! access is checked against the shape, and two sinks never reach the same element.
@@ -6,53 +6,48 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
-use std::mem::{align_of, size_of};
 use std::ops::Range;
 use std::slice;
 
 use super::element::Element;
 
-/// Where the elements of an array lie: address and strides in bytes, shape `[times, envs]`.
+/// Where the elements of an array `[rows, lanes]` lie: address and strides in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     pub base: *mut u8,
-    pub time_stride: isize,
-    pub env_stride: isize,
-    pub times: usize,
-    pub envs: usize,
+    pub row_stride: isize,
+    pub lane_stride: isize,
+    pub rows: usize,
+    pub lanes: usize,
 }
 
 impl Layout {
-    /// The part of an array within ranges of times and environments.
-    #[must_use]
-    pub fn part(self, times: Range<usize>, envs: Range<usize>) -> Self {
-        assert!(times.start <= times.end && times.end <= self.times);
-        assert!(envs.start <= envs.end && envs.end <= self.envs);
+    #[inline]
+    fn part(self, rows: Range<usize>, lanes: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.rows);
+        assert!(lanes.start <= lanes.end && lanes.end <= self.lanes);
         Self {
-            base: self.address(times.start, envs.start),
-            times: times.len(),
-            envs: envs.len(),
+            base: self.address(rows.start, lanes.start),
+            rows: rows.len(),
+            lanes: lanes.len(),
             ..self
         }
     }
 
-    /// One trajectory `[chunks * length, 1]` as `[length, chunks]`: chunk c is column c.
-    #[must_use]
-    pub fn fold(self, length: usize) -> Self {
-        assert!(self.envs == 1 && self.times.is_multiple_of(length));
+    fn transposed(self) -> Self {
         Self {
-            env_stride: self.time_stride * length as isize,
-            times: length,
-            envs: self.times / length,
+            row_stride: self.lane_stride,
+            lane_stride: self.row_stride,
+            rows: self.lanes,
+            lanes: self.rows,
             ..self
         }
     }
 
     /// Whether two elements of `size` bytes may share memory; true also for some strange strides
     /// with which none do.
-    #[must_use]
     pub fn overlaps_itself(&self, size: isize) -> bool {
-        let mut axes = [(self.time_stride, self.times), (self.env_stride, self.envs)]
+        let mut axes = [(self.row_stride, self.rows), (self.lane_stride, self.lanes)]
             .map(|(stride, count)| (stride.abs(), count as isize));
         axes.sort_unstable();
         let mut extent = size;
@@ -60,27 +55,37 @@ impl Layout {
             if count > 0 && stride < extent {
                 return true;
             }
-            extent = stride * (count - 1) + extent;
+            extent += stride * (count - 1);
         }
         false
     }
 
     #[inline(always)]
-    fn address(&self, time: usize, env: usize) -> *mut u8 {
-        self.base
-            .wrapping_offset(time as isize * self.time_stride + env as isize * self.env_stride)
+    fn address(&self, row: usize, lane: usize) -> *mut u8 {
+        let offset = row as isize * self.row_stride + lane as isize * self.lane_stride;
+        self.base.wrapping_offset(offset)
     }
 
-    /// Whether every row is a slice of aligned elements side by side.
+    /// Whether the elements of a row lie side by side.
+    #[inline(always)]
+    fn is_dense<T>(&self) -> bool {
+        self.lanes <= 1 || self.lane_stride == size_of::<T>() as isize
+    }
+
+    /// Whether every row can be used as a slice.
+    #[inline(always)]
     fn has_slices<T>(&self) -> bool {
-        let align = align_of::<T>();
-        (self.envs == 1 || self.env_stride == size_of::<T>() as isize)
-            && (self.base as usize).is_multiple_of(align)
-            && self.time_stride.unsigned_abs().is_multiple_of(align)
+        self.is_dense::<T>()
+            && (self.base as usize).is_multiple_of(align_of::<T>())
+            && (self.rows <= 1
+                || self
+                    .row_stride
+                    .unsigned_abs()
+                    .is_multiple_of(align_of::<T>()))
     }
 }
 
-/// Rows of equal width that lie `stride` bytes apart.
+/// Rows that can be read as slices.
 #[derive(Clone, Copy)]
 pub struct Rows<'a, T> {
     layout: Layout,
@@ -96,27 +101,16 @@ impl<'a, T> Rows<'a, T> {
         }
     }
 
-    /// Some of the rows.
-    #[must_use]
-    pub fn part(self, times: Range<usize>) -> Self {
-        let envs = 0..self.layout.envs;
-        Self {
-            layout: self.layout.part(times, envs),
-            ..self
-        }
-    }
-
-    /// Row `time`.
     #[inline(always)]
-    pub fn row(&self, time: usize) -> &'a [T] {
-        assert!(time < self.layout.times);
+    pub fn row(&self, row: usize) -> &'a [T] {
+        assert!(row < self.layout.rows);
         // SAFETY: the layout covers memory that may be read for 'a, its rows are slices of
-        // aligned elements, and `time` is in range.
-        unsafe { slice::from_raw_parts(self.layout.address(time, 0).cast(), self.layout.envs) }
+        // aligned elements, and `row` is in range.
+        unsafe { slice::from_raw_parts(self.layout.address(row, 0).cast(), self.layout.lanes) }
     }
 }
 
-/// [`Rows`] to be written.
+/// Rows that can be written as slices.
 pub struct RowsMut<'a, T> {
     layout: Layout,
     lifetime: PhantomData<&'a mut [T]>,
@@ -126,38 +120,27 @@ impl<'a, T> RowsMut<'a, T> {
     /// The rows of a buffer in which each takes `width` elements.
     pub fn of_buffer(buffer: &'a mut [T], width: usize) -> Self {
         Self {
-            layout: buffer_layout(buffer.as_ptr(), buffer.len(), width),
+            layout: buffer_layout(buffer.as_mut_ptr(), buffer.len(), width),
             lifetime: PhantomData,
         }
     }
 
-    /// Some of the rows.
-    #[must_use]
-    pub fn part(self, times: Range<usize>) -> Self {
-        let envs = 0..self.layout.envs;
-        Self {
-            layout: self.layout.part(times, envs),
-            ..self
-        }
-    }
-
-    /// Row `time`.
     #[inline(always)]
-    pub fn row(&mut self, time: usize) -> &mut [T] {
-        assert!(time < self.layout.times);
+    pub fn row(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.layout.rows);
         // SAFETY: as in `Rows::row`; the memory is borrowed mutably for 'a, and the result
         // borrows `self`, so that one row exists at a time.
-        unsafe { slice::from_raw_parts_mut(self.layout.address(time, 0).cast(), self.layout.envs) }
+        unsafe { slice::from_raw_parts_mut(self.layout.address(row, 0).cast(), self.layout.lanes) }
     }
 }
 
 fn buffer_layout<T>(base: *const T, length: usize, width: usize) -> Layout {
     Layout {
         base: base.cast_mut().cast(),
-        time_stride: (width * size_of::<T>()) as isize,
-        env_stride: size_of::<T>() as isize,
-        times: length / width,
-        envs: width,
+        row_stride: (width * size_of::<T>()) as isize,
+        lane_stride: size_of::<T>() as isize,
+        rows: length / width,
+        lanes: width,
     }
 }
 
@@ -179,7 +162,6 @@ impl<V: Element> Source<V> {
     /// # Safety
     /// As long as the result or a copy of it is used, every element within the shape can be read
     /// as a `V`, aligned or not, and none is written.
-    #[must_use]
     pub unsafe fn new(layout: Layout) -> Self {
         Self {
             layout,
@@ -187,26 +169,37 @@ impl<V: Element> Source<V> {
         }
     }
 
-    /// A part of the array.
-    #[must_use]
-    pub fn part(self, times: Range<usize>, envs: Range<usize>) -> Self {
+    #[inline]
+    pub fn part(self, rows: Range<usize>, lanes: Range<usize>) -> Self {
         Self {
-            layout: self.layout.part(times, envs),
+            layout: self.layout.part(rows, lanes),
             ..self
         }
     }
 
-    /// See [`Layout::fold`].
-    #[must_use]
-    pub fn fold(self, length: usize) -> Self {
+    pub fn transposed(self) -> Self {
         Self {
-            layout: self.layout.fold(length),
+            layout: self.layout.transposed(),
             ..self
         }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.layout.rows * self.layout.lanes
+    }
+
+    pub fn lanes(&self) -> usize {
+        self.layout.lanes
+    }
+
+    /// Whether the elements of a row lie side by side.
+    pub fn is_dense(&self) -> bool {
+        self.layout.is_dense::<V>()
     }
 
     /// The array's own rows, where arithmetic can run on them as they lie.
-    #[must_use]
+    #[inline(always)]
     pub fn rows(&self) -> Option<Rows<'_, V::Real>> {
         (V::IS_REAL && self.layout.has_slices::<V>()).then_some(Rows {
             layout: self.layout,
@@ -214,22 +207,22 @@ impl<V: Element> Source<V> {
         })
     }
 
-    /// Copy the rows `times`, widened, to the rows of a buffer of `envs` columns.
+    /// Copy all elements, widened, row by row.
     #[inline(always)]
-    pub fn load(&self, times: Range<usize>, buffer: &mut [V::Real]) {
-        let part = self.layout.part(times, 0..self.layout.envs);
-        let rows = buffer.chunks_exact_mut(part.envs.max(1));
-        for (time, row) in rows.take(part.times).enumerate() {
-            if part.has_slices::<V>() {
-                // SAFETY: see `new`; `has_slices` vouches for alignment.
+    pub fn load(&self, buffer: &mut [V::Real]) {
+        let layout = self.layout;
+        for (row, to) in buffer.chunks_exact_mut(layout.lanes.max(1)).enumerate() {
+            assert!(row < layout.rows);
+            if layout.has_slices::<V>() {
+                // SAFETY: see `new`; the elements are side by side and aligned.
                 let from =
-                    unsafe { slice::from_raw_parts(part.address(time, 0).cast(), part.envs) };
-                V::widen_slice(from, row);
+                    unsafe { slice::from_raw_parts(layout.address(row, 0).cast(), to.len()) };
+                V::widen_slice(from, to);
             } else {
-                for (env, slot) in row.iter_mut().enumerate() {
+                for (lane, slot) in to.iter_mut().enumerate() {
                     // SAFETY: see `new`.
                     let element: V =
-                        unsafe { part.address(time, env).cast::<V>().read_unaligned() };
+                        unsafe { layout.address(row, lane).cast::<V>().read_unaligned() };
                     *slot = element.widen();
                 }
             }
@@ -263,31 +256,36 @@ impl FlagSource {
     ///
     /// # Safety
     /// As for [`Source::new`], with elements of the size of `kind`.
-    #[must_use]
     pub unsafe fn new(layout: Layout, kind: FlagKind) -> Self {
         Self { layout, kind }
     }
 
-    /// A part of the array.
-    #[must_use]
-    pub fn part(self, times: Range<usize>, envs: Range<usize>) -> Self {
+    #[inline]
+    pub fn part(self, rows: Range<usize>, lanes: Range<usize>) -> Self {
         Self {
-            layout: self.layout.part(times, envs),
+            layout: self.layout.part(rows, lanes),
             ..self
         }
     }
 
-    /// See [`Layout::fold`].
-    #[must_use]
-    pub fn fold(self, length: usize) -> Self {
+    pub fn transposed(self) -> Self {
         Self {
-            layout: self.layout.fold(length),
+            layout: self.layout.transposed(),
             ..self
         }
+    }
+
+    /// Number of flags.
+    pub fn len(&self) -> usize {
+        self.layout.rows * self.layout.lanes
+    }
+
+    pub fn lanes(&self) -> usize {
+        self.layout.lanes
     }
 
     /// The array's own rows, where they are bytes side by side.
-    #[must_use]
+    #[inline(always)]
     pub fn rows(&self) -> Option<Rows<'_, u8>> {
         (self.kind == FlagKind::Byte && self.layout.has_slices::<u8>()).then_some(Rows {
             layout: self.layout,
@@ -295,97 +293,101 @@ impl FlagSource {
         })
     }
 
-    /// Copy the rows `times` as 0 and nonzero to the rows of a buffer of `envs` columns.
+    /// Copy all flags as 0 and nonzero, row by row.
     #[inline(always)]
-    pub fn load(&self, times: Range<usize>, buffer: &mut [u8]) {
+    pub fn load(&self, buffer: &mut [u8]) {
         match self.kind {
-            FlagKind::Byte => self.load_as(times, buffer, |flag: u8| flag),
-            FlagKind::Two { mask } => {
-                self.load_as(times, buffer, |flag: u16| u8::from(flag & mask != 0))
-            }
-            FlagKind::Four { mask } => {
-                self.load_as(times, buffer, |flag: u32| u8::from(flag & mask != 0))
-            }
+            FlagKind::Byte => self.load_as(buffer, |flag: u8| flag),
+            FlagKind::Two { mask } => self.load_as(buffer, |flag: u16| u8::from(flag & mask != 0)),
+            FlagKind::Four { mask } => self.load_as(buffer, |flag: u32| u8::from(flag & mask != 0)),
             FlagKind::Eight { mask } => {
-                self.load_as(times, buffer, |flag: u64| u8::from(flag & mask != 0));
+                self.load_as(buffer, |flag: u64| u8::from(flag & mask != 0));
             }
         }
     }
 
     #[inline(always)]
-    fn load_as<T: Copy>(&self, times: Range<usize>, buffer: &mut [u8], test: impl Fn(T) -> u8) {
-        let part = self.layout.part(times, 0..self.layout.envs);
-        let rows = buffer.chunks_exact_mut(part.envs.max(1));
-        for (time, row) in rows.take(part.times).enumerate() {
-            for (env, slot) in row.iter_mut().enumerate() {
-                // SAFETY: see `new`.
-                *slot = test(unsafe { part.address(time, env).cast::<T>().read_unaligned() });
+    fn load_as<T: Copy>(&self, buffer: &mut [u8], test: impl Fn(T) -> u8) {
+        let layout = self.layout;
+        for (row, to) in buffer.chunks_exact_mut(layout.lanes.max(1)).enumerate() {
+            assert!(row < layout.rows);
+            let from = layout.address(row, 0).cast::<T>();
+            // The same loop twice: with a stride known to be one element it becomes vector code.
+            if layout.is_dense::<T>() {
+                for (lane, slot) in to.iter_mut().enumerate() {
+                    // SAFETY: see `new`.
+                    *slot = test(unsafe { from.add(lane).read_unaligned() });
+                }
+            } else {
+                for (lane, slot) in to.iter_mut().enumerate() {
+                    // SAFETY: see `new`.
+                    *slot = test(unsafe { layout.address(row, lane).cast::<T>().read_unaligned() });
+                }
             }
         }
     }
 }
 
 /// An output array.
-pub struct Sink<V> {
+pub struct Sink<'a, V> {
     layout: Layout,
-    element: PhantomData<V>,
+    lifetime: PhantomData<&'a mut V>,
 }
 
 // SAFETY: a sink alone reaches its elements, see `Sink::new`.
-unsafe impl<V: Element> Send for Sink<V> {}
+unsafe impl<V: Element> Send for Sink<'_, V> {}
 
-impl<V: Element> Sink<V> {
+impl<V: Element> Sink<'_, V> {
     /// The array at `layout`.
     ///
     /// # Safety
     /// As long as the result or a part of it is used, every element within the shape can be
     /// written as a `V`, aligned or not, no two of them overlap, and nobody else reads or writes
     /// them.
-    #[must_use]
     pub unsafe fn new(layout: Layout) -> Self {
         Self {
             layout,
-            element: PhantomData,
+            lifetime: PhantomData,
         }
     }
 
-    /// Cut off the columns below `envs`.
-    #[must_use]
-    pub fn take_envs(&mut self, envs: usize) -> Self {
-        let Layout {
-            times, envs: all, ..
-        } = self.layout;
-        let taken = self.layout.part(0..times, 0..envs);
-        self.layout = self.layout.part(0..times, envs..all);
+    #[inline]
+    pub fn part(&mut self, rows: Range<usize>, lanes: Range<usize>) -> Sink<'_, V> {
+        Sink {
+            layout: self.layout.part(rows, lanes),
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Cut off the first lanes.
+    pub fn take_lanes(&mut self, count: usize) -> Self {
+        let Layout { rows, lanes, .. } = self.layout;
+        let taken = self.layout.part(0..rows, 0..count);
+        self.layout = self.layout.part(0..rows, count..lanes);
         Self {
             layout: taken,
-            ..*self
+            lifetime: PhantomData,
         }
     }
 
-    /// Cut off the rows from `time` on.
-    #[must_use]
-    pub fn take_times_from(&mut self, time: usize) -> Self {
-        let Layout { times, envs, .. } = self.layout;
-        let taken = self.layout.part(time..times, 0..envs);
-        self.layout = self.layout.part(0..time, 0..envs);
+    pub fn transposed(self) -> Self {
         Self {
-            layout: taken,
-            ..*self
-        }
-    }
-
-    /// See [`Layout::fold`].
-    #[must_use]
-    pub fn fold(self, length: usize) -> Self {
-        Self {
-            layout: self.layout.fold(length),
+            layout: self.layout.transposed(),
             ..self
         }
     }
 
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.layout.rows * self.layout.lanes
+    }
+
+    pub fn lanes(&self) -> usize {
+        self.layout.lanes
+    }
+
     /// The array's own rows, where results can be written as they are formed.
-    #[must_use]
+    #[inline(always)]
     pub fn rows(&mut self) -> Option<RowsMut<'_, V::Real>> {
         (V::IS_REAL && self.layout.has_slices::<V>()).then_some(RowsMut {
             layout: self.layout,
@@ -393,24 +395,26 @@ impl<V: Element> Sink<V> {
         })
     }
 
-    /// Copy the rows of a buffer of `envs` columns, narrowed, to the rows `times`.
+    /// Copy a buffer, narrowed, to all elements, row by row.
     #[inline(always)]
-    pub fn store(&mut self, times: Range<usize>, buffer: &[V::Real]) {
-        let part = self.layout.part(times, 0..self.layout.envs);
-        let rows = buffer.chunks_exact(part.envs.max(1));
-        for (time, row) in rows.take(part.times).enumerate() {
-            if part.has_slices::<V>() {
-                // SAFETY: see `new`; `has_slices` vouches for alignment.
+    pub fn store(&mut self, buffer: &[V::Real]) {
+        let layout = self.layout;
+        for (row, from) in buffer.chunks_exact(layout.lanes.max(1)).enumerate() {
+            assert!(row < layout.rows);
+            if layout.has_slices::<V>() {
+                // SAFETY: see `new`; the elements are side by side and aligned.
                 let to =
-                    unsafe { slice::from_raw_parts_mut(part.address(time, 0).cast(), part.envs) };
-                V::narrow_slice(row, to);
+                    unsafe { slice::from_raw_parts_mut(layout.address(row, 0).cast(), from.len()) };
+                V::narrow_slice(from, to);
             } else {
-                for (env, &real) in row.iter().enumerate() {
+                for (lane, &real) in from.iter().enumerate() {
+                    let element = V::narrow(real);
                     // SAFETY: see `new`.
                     unsafe {
-                        part.address(time, env)
+                        layout
+                            .address(row, lane)
                             .cast::<V>()
-                            .write_unaligned(V::narrow(real))
+                            .write_unaligned(element)
                     };
                 }
             }

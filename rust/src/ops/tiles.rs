@@ -1,95 +1,85 @@
-//! Rows of an array as the walk wants them: as they lie in memory, or through a small buffer.
+//! Rows of an array as the walks want them: as they lie in memory, or through a small buffer.
 
-use std::ops::Range;
-
-use super::element::Element;
+use super::element::{Element, Real};
 use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
 
-/// Rows of an input.
-pub struct Feed<V: Element> {
-    source: Source<V>,
-    buffer: Vec<V::Real>,
+/// Rows of inputs.
+pub struct Feed<R> {
+    buffer: Vec<R>,
 }
 
-impl<V: Element> Feed<V> {
-    /// `length` elements are buffered at a time unless the rows can be used in place.
-    pub fn new(source: Source<V>, length: usize) -> Self {
-        let length = if source.rows().is_some() { 0 } else { length };
-        Self {
-            source,
-            buffer: vec![V::Real::default(); length],
-        }
+impl<R: Real> Feed<R> {
+    pub fn new() -> Self {
+        Self { buffer: Vec::new() }
     }
 
     #[inline(always)]
-    pub fn rows(&mut self, times: Range<usize>, width: usize) -> Rows<'_, V::Real> {
-        match self.source.rows() {
-            Some(rows) => rows.part(times),
-            None => {
-                self.source.load(times, &mut self.buffer);
-                Rows::of_buffer(&self.buffer, width)
-            }
+    pub fn rows<'a, V: Element<Real = R>>(&'a mut self, source: &'a Source<V>) -> Rows<'a, R> {
+        if let Some(rows) = source.rows() {
+            return rows;
         }
+        let buffer = first(&mut self.buffer, source.len());
+        source.load(buffer);
+        Rows::of_buffer(buffer, source.lanes())
     }
 }
 
 /// Rows of flags.
 pub struct FlagFeed {
-    source: FlagSource,
     buffer: Vec<u8>,
 }
 
 impl FlagFeed {
-    /// See [`Feed::new`].
-    pub fn new(source: FlagSource, length: usize) -> Self {
-        let length = if source.rows().is_some() { 0 } else { length };
-        Self {
-            source,
-            buffer: vec![0; length],
-        }
+    pub fn new() -> Self {
+        Self { buffer: Vec::new() }
     }
 
     #[inline(always)]
-    pub fn rows(&mut self, times: Range<usize>, width: usize) -> Rows<'_, u8> {
-        match self.source.rows() {
-            Some(rows) => rows.part(times),
-            None => {
-                self.source.load(times, &mut self.buffer);
-                Rows::of_buffer(&self.buffer, width)
-            }
+    pub fn rows<'a>(&'a mut self, source: &'a FlagSource) -> Rows<'a, u8> {
+        if let Some(rows) = source.rows() {
+            return rows;
         }
+        let buffer = first(&mut self.buffer, source.len());
+        source.load(buffer);
+        Rows::of_buffer(buffer, source.lanes())
     }
 }
 
-/// Rows of an output.
-pub struct Drain<V: Element> {
-    sink: Sink<V>,
-    buffer: Vec<V::Real>,
+/// Rows of outputs.
+pub struct Drain<R> {
+    buffer: Vec<R>,
 }
 
-impl<V: Element> Drain<V> {
-    /// See [`Feed::new`].
-    pub fn new(mut sink: Sink<V>, length: usize) -> Self {
-        let length = if sink.rows().is_some() { 0 } else { length };
-        Self {
-            sink,
-            buffer: vec![V::Real::default(); length],
-        }
+impl<R: Real> Drain<R> {
+    pub fn new() -> Self {
+        Self { buffer: Vec::new() }
     }
 
     /// Rows to be written and then passed on by [`Drain::flush`].
     #[inline(always)]
-    pub fn rows(&mut self, times: Range<usize>, width: usize) -> RowsMut<'_, V::Real> {
-        match self.sink.rows() {
-            Some(rows) => rows.part(times),
-            None => RowsMut::of_buffer(&mut self.buffer, width),
+    pub fn rows<'a, V: Element<Real = R>>(
+        &'a mut self,
+        sink: &'a mut Sink<'_, V>,
+    ) -> RowsMut<'a, R> {
+        let (length, width) = (sink.len(), sink.lanes());
+        match sink.rows() {
+            Some(rows) => rows,
+            None => RowsMut::of_buffer(first(&mut self.buffer, length), width),
         }
     }
 
     #[inline(always)]
-    pub fn flush(&mut self, times: Range<usize>) {
-        if !self.buffer.is_empty() {
-            self.sink.store(times, &self.buffer);
+    pub fn flush<V: Element<Real = R>>(&self, sink: &mut Sink<'_, V>) {
+        if sink.rows().is_none() {
+            sink.store(&self.buffer[..sink.len()]);
         }
     }
+}
+
+/// The first elements of a buffer that grows as needed.
+fn first<T: Copy + Default>(buffer: &mut Vec<T>, length: usize) -> &mut [T] {
+    if buffer.len() < length {
+        buffer.resize(length, T::default());
+    }
+    &mut buffer[..length]
 }

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::arrays::{self, ArrayRef, Code};
-use crate::ops::element::{Element, Real};
+use crate::ops::element::Element;
 use crate::ops::gae::{self as core, Discounts, Inputs, Outputs, Truncation};
 use crate::ops::strided::{FlagSource, Layout, Sink, Source};
 
@@ -262,17 +262,17 @@ impl Frame {
             };
             (self.shape[index], stride)
         };
-        let ((times, time_stride), (envs, env_stride)) = if self.row_major {
+        let ((rows, row_stride), (lanes, lane_stride)) = if self.row_major {
             (axis(1), axis(0))
         } else {
             (axis(0), axis(1))
         };
         Layout {
             base,
-            time_stride,
-            env_stride,
-            times,
-            envs,
+            row_stride,
+            lane_stride,
+            rows,
+            lanes,
         }
     }
 }
@@ -517,10 +517,10 @@ impl Call {
         let source = |layout| unsafe { Source::<V>::new(layout) };
         let flags =
             |(layout, code): (Layout, Code)| unsafe { FlagSource::new(layout, code.flag_kind()) };
-        let sink = |layout| unsafe { Sink::<V>::new(layout) };
+        let sink = |layout| unsafe { Sink::<'_, V>::new(layout) };
         let inputs = Inputs {
-            times: self.rewards.times,
-            envs: self.rewards.envs,
+            times: self.rewards.rows,
+            envs: self.rewards.lanes,
             rewards: source(self.rewards),
             values: source(self.values),
             terminated: flags(self.terminated),
@@ -536,9 +536,9 @@ impl Call {
         };
         let discounts = self.discounts;
         let done = if inputs.times * inputs.envs < DETACH_FROM {
-            core::gae(inputs, outputs, discounts)
+            core::gae(&inputs, outputs, discounts)
         } else {
-            py.detach(|| core::gae(inputs, outputs, discounts))
+            py.detach(|| core::gae(&inputs, outputs, discounts))
         };
         done.map_err(|error| PyValueError::new_err(error.to_string()))
     }

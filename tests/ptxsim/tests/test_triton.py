@@ -567,6 +567,7 @@ def test_driver_is_restored_and_archs_do_not_mix():
             k = kernels.add_kernel[(1,)](x, x, o, 64, BLOCK=64)
             targets.append(k.metadata.target.arch)
             assert len(s.launches) == 1
+            assert [f".target sm_{arch}" in m.ptx for m in s.modules] == [True]
     assert targets == [80, 90, 80]
     assert driver._active is before
 
