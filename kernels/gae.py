@@ -292,7 +292,10 @@ def _launch(config, arrays, last_values, targets, gamma, gae_lambda):
     num_steps, num_envs = values.shape
     time_major = config.layout is Layout.TIME_MAJOR
     outer = 0 if time_major else 1
-    strides = [0 if x is None else x.stride(outer) for x in (*arrays, *targets)]
+    # A stride that is never taken is passed as 0, which the compiler knows to be aligned.
+    strides = [
+        0 if x is None or x.shape[outer] == 1 else x.stride(outer) for x in (*arrays, *targets)
+    ]
     shape = {"BLOCK_N": config.block_n, "AHEAD": config.ahead}
     if not time_major:
         shape |= {"BLOCK_T": config.block_t, "VECTOR": config.vector}
