@@ -45,6 +45,11 @@ def _prologue(
     return tl.where(cut, 0.0, decay), b
 
 
+@triton.jit
+def _elements(count, UNIT: tl.constexpr):
+    return tl.full([], count, tl.int64) * UNIT
+
+
 @triton.jit(do_not_specialize=["num_steps"])
 def _gae_time_major_kernel(
     rewards,
@@ -70,12 +75,25 @@ def _gae_time_major_kernel(
     ACCUMULATOR: tl.constexpr,
     BLOCK_N: tl.constexpr,
     AHEAD: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
-    """A lane owns neighbouring environments and walks them back through time."""
+    """A lane owns neighbouring environments and walks them back through time.
+
+    ``num_envs`` and the strides count in units of ``UNIT`` elements: so the compiler sees by how
+    much the rows are aligned, which decides how wide it may read.
+    """
+    envs = _elements(num_envs, UNIT)
+    stride_rewards = _elements(stride_rewards, UNIT)
+    stride_values = _elements(stride_values, UNIT)
+    stride_terminated = _elements(stride_terminated, UNIT)
+    stride_truncated = _elements(stride_truncated, UNIT)
+    stride_final = _elements(stride_final, UNIT)
+    stride_advantages = _elements(stride_advantages, UNIT)
+    stride_returns = _elements(stride_returns, UNIT)
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     discount = tl.full([], gamma, ACCUMULATOR)
     decay = tl.full([], gamma * gae_lambda, ACCUMULATOR)
-    next_value = tl.load(last_values + n, mask=n < num_envs, other=0.0).to(ACCUMULATOR)
+    next_value = tl.load(last_values + n, mask=n < envs, other=0.0).to(ACCUMULATOR)
     advantage = tl.zeros([BLOCK_N], ACCUMULATOR)
     top = num_steps.to(tl.int64) - 1
     reward_row = rewards + top * stride_rewards
@@ -92,7 +110,7 @@ def _gae_time_major_kernel(
         ended = ()
         cut_short = ()
         for i in tl.static_range(AHEAD):
-            live = n < tl.where(top >= i, num_envs, 0)
+            live = n < tl.where(top >= i, envs, 0)
             reward += (tl.load(reward_row + n, mask=live, other=0.0),)
             value += (tl.load(value_row + n, mask=live, other=0.0),)
             ended += (tl.load(end_row + n, mask=live, other=0),)
@@ -113,7 +131,7 @@ def _gae_time_major_kernel(
             else:
                 final += (value[i],)
         for i in tl.static_range(AHEAD):
-            live = n < tl.where(top >= i, num_envs, 0)
+            live = n < tl.where(top >= i, envs, 0)
             v = value[i].to(ACCUMULATOR)
             r = reward[i].to(ACCUMULATOR)
             f = final[i].to(ACCUMULATOR)
@@ -210,7 +228,7 @@ def _gae_row_major_kernel(
     end_row = n * stride_terminated * UNIT
     cut_row = n * stride_truncated * UNIT
     final_row = n * stride_final * UNIT
-    steps = tl.full([], num_steps, tl.int64) * UNIT
+    steps = _elements(num_steps, UNIT)
     start = tl.cdiv(steps, BLOCK_T) * BLOCK_T - BLOCK_T
     while start >= 0:
         reward = ()
@@ -287,34 +305,37 @@ def launch_gae(
     optional = [None if x is None else laid_out(x, layout) for x in (truncated, final_values)]
     targets = [x if fits(x, layout) else empty_in(x, layout) for x in outputs]
     arrays = [*inputs, *optional]
-    config = scan_config(
-        *values.shape,
-        layout,
-        values.element_size(),
-        sm_count(values.device),
-        truncation=truncated is not None,
-    )
-    _launch(config, arrays, last_values.contiguous(), targets, gamma, gae_lambda)
+    _launch(layout, arrays, last_values.contiguous(), targets, gamma, gae_lambda)
     for output, target in zip(outputs, targets, strict=True):
         if output is not target:
             output.copy_(target)
 
 
-def _launch(config, arrays, last_values, targets, gamma, gae_lambda):
+def _launch(layout, arrays, last_values, targets, gamma, gae_lambda):
     rewards, values, terminated, truncated, final_values = arrays
     num_steps, num_envs = values.shape
+    time_major = layout is Layout.TIME_MAJOR
+    outer, inner = (0, 1) if time_major else (1, 0)
     # A stride that is never taken is passed as 0, which the compiler knows to be aligned.
-    outer = 0 if config.layout is Layout.TIME_MAJOR else 1
     strides = [
         0 if x is None or x.shape[outer] == 1 else x.stride(outer) for x in (*arrays, *targets)
     ]
-    shape = {"BLOCK_N": config.block_n, "AHEAD": config.ahead}
-    kernel = _gae_time_major_kernel
-    if config.layout is Layout.ROW_MAJOR:
-        unit = math.gcd(config.vector, num_steps, *strides)
-        num_steps, strides = num_steps // unit, [stride // unit for stride in strides]
-        shape |= {"BLOCK_T": config.block_t, "VECTOR": config.vector, "UNIT": unit}
-        kernel = _gae_row_major_kernel
+    config = scan_config(
+        num_steps,
+        num_envs,
+        layout,
+        values.element_size(),
+        sm_count(values.device),
+        alignment=math.gcd(values.shape[inner], *strides),
+        truncation=truncated is not None,
+    )
+    sizes = [
+        size // config.unit if axis == inner else size for axis, size in enumerate(values.shape)
+    ]
+    shape = {"BLOCK_N": config.block_n, "AHEAD": config.ahead, "UNIT": config.unit}
+    if not time_major:
+        shape |= {"BLOCK_T": config.block_t, "VECTOR": config.vector}
+    kernel = _gae_time_major_kernel if time_major else _gae_row_major_kernel
     with current(values.device):
         kernel[(config.programs(num_envs),)](
             rewards,
@@ -324,9 +345,8 @@ def _launch(config, arrays, last_values, targets, gamma, gae_lambda):
             final_values,
             last_values,
             *targets,
-            num_steps,
-            num_envs,
-            *strides,
+            *sizes,
+            *(stride // config.unit for stride in strides),
             gamma,
             gae_lambda,
             TRUNCATION=truncated is not None,

@@ -185,11 +185,12 @@ def test_rows_are_read_as_wide_as_their_length_allows(num_steps, width):
     assert set(launch.store_widths) == {width}
 
 
-def test_wide_batches_use_wide_accesses():
+@pytest.mark.parametrize(("num_envs", "width"), [(16896, 16), (16900, 16), (16902, 8), (16901, 4)])
+def test_wide_batches_use_wide_accesses(num_envs, width):
     # Enough environments to fill the device four at a time: 16 bytes a lane, 4 of flags.
-    launch = _check(make_torch_inputs(11, 8, 16896, truncation=False), check_races=False)
-    assert set(launch.load_widths) == {16, 4}
-    assert set(launch.store_widths) == {16}
+    launch = _check(make_torch_inputs(11, 3, num_envs, truncation=False), check_races=False)
+    assert set(launch.store_widths) == {width}
+    assert launch.coalescing_efficiency >= (0.95 if num_envs % 16 == 0 else 0.7)
 
 
 @pytest.mark.parametrize(("num_steps", "num_envs", "most"), [(128, 256, 2.0), (2048, 32, 1.4)])
