@@ -1,9 +1,11 @@
 """The compiled core: checks, thread pool and CPU kernels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 # -- array operations ------------------------------------------------------------------------
 
@@ -78,3 +80,60 @@ def permutation_raw(out: int, count: int, seed: int, step: int, /) -> None:
 
     Counter-based: the same for the same (count, seed, step), count at most 2**32.
     """
+
+# -- environments ----------------------------------------------------------------------------
+
+class CartPoleBatch:
+    """The rules of a batch of cart-poles, applied to arrays given by their addresses."""
+
+    def __init__(
+        self, params: Sequence[float], autoreset_mode: int, max_episode_steps: int
+    ) -> None: ...
+    def step(
+        self, num_envs: int, state: Sequence[int], actions: int, outputs: Sequence[int]
+    ) -> int: ...
+    def reset(self, num_envs: int, state: Sequence[int], mask: int, obs: int) -> None: ...
+    def bind(
+        self,
+        state: NDArray[np.float32],
+        elapsed: NDArray[np.int32],
+        episode: NDArray[np.uint32],
+        seed: NDArray[np.uint64],
+        ended: NDArray[np.bool_],
+        episode_return: NDArray[np.float32],
+    ) -> CartPoleArrays: ...
+
+class CartPoleArrays:
+    """A batch of cart-poles on NumPy state arrays."""
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[
+        NDArray[np.float32],
+        NDArray[np.float32],
+        NDArray[np.bool_],
+        NDArray[np.bool_],
+        int,
+        NDArray[np.float32],
+        NDArray[np.float32],
+        NDArray[np.int32],
+    ]: ...
+    def reset(self, mask: NDArray[np.bool_] | None = None) -> NDArray[np.float32]: ...
+
+class CartPoleEnv:
+    """One cart-pole."""
+
+    def __new__(cls, params: Sequence[float], max_episode_steps: int, seed: int) -> Self: ...
+    def reset(self, seed: int | None = None) -> NDArray[np.float32]: ...
+    def step(self, action: int) -> dict[str, Any]: ...
+    def render(self) -> str | None: ...
+
+class CartPoleVec:
+    """Many cart-poles that are reset in the step that ends an episode."""
+
+    def __new__(
+        cls, params: Sequence[float], max_episode_steps: int, seed: int, num_envs: int
+    ) -> Self: ...
+    def num_envs(self) -> int: ...
+    def reset_all(self, seed: int | None = None) -> NDArray[np.float32]: ...
+    def step_all(self, actions: list[int] | NDArray[Any]) -> dict[str, Any]: ...

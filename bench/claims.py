@@ -1,0 +1,96 @@
+"""What the project states about its speed, as data, and whether a benchmark file bears it out.
+
+Ratios are between the fastest rounds of two rows of one run, on one thread of the CPU.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+GAE_1024 = "gae f32 128x1024 time-major"
+GAE_8192 = "gae f32 128x8192 time-major"
+GAE_SINGLE = "gae f64 32768 single trajectory"
+CALL = "gae call 16x4 f32"
+START = "process start"
+PPO = "PPO CartPole 8x32, 20 epochs of 256"
+CARTPOLE_PEERS = ("rlox VecEnv", "gymnasium native")
+MICROSECOND, MILLISECOND = 1e-6, 1e-3
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``measure(results)`` gives the figure, or None where a row for it is missing."""
+
+    text: str
+    measure: Callable
+    bound: float
+    at_least: bool = True
+    unit: str = "x"
+
+    def verdict(self, results):
+        """``(figure, holds)``; both None without data."""
+        figure = self.measure(results)
+        if figure is None:
+            return None, None
+        return figure, figure >= self.bound if self.at_least else figure <= self.bound
+
+
+def ratio(job, ours, *peers):
+    """How many times faster ``ours`` is than the fastest of ``peers``."""
+
+    def measure(results):
+        mine = results.find(job, ours)
+        others = [row for peer in peers if (row := results.find(job, peer))]
+        if mine is None or len(others) < len(peers):
+            return None
+        return min(row.best for row in others) / mine.best
+
+    return measure
+
+
+def seconds(job, provider, scale):
+    """The time of one row in units of ``scale`` seconds."""
+
+    def measure(results):
+        row = results.find(job, provider)
+        return None if row is None else row.best / scale
+
+    return measure
+
+
+CLAIMS = (
+    Claim("gae 128x1024 against rlox", ratio(GAE_1024, "rlox-gpu numpy", "rlox"), 5),
+    Claim("gae 128x1024 against a NumPy loop", ratio(GAE_1024, "rlox-gpu numpy", "numpy loop"), 12),
+    Claim("gae 128x8192 against a NumPy loop", ratio(GAE_8192, "rlox-gpu numpy", "numpy loop"), 3),
+    Claim("gae single trajectory against rlox", ratio(GAE_SINGLE, "rlox-gpu numpy", "rlox"), 3),
+    Claim(
+        "CartPole n=4096 against the fastest peer",
+        ratio("CartPole n=4096", "rlox-gpu make_vec", *CARTPOLE_PEERS),
+        10,
+    ),
+    Claim("CartPole n=1 against rlox", ratio("CartPole n=1", "rlox-gpu VecEnv", "rlox VecEnv"), 1),
+    Claim(
+        "CartPole n=16 against rlox", ratio("CartPole n=16", "rlox-gpu VecEnv", "rlox VecEnv"), 1
+    ),
+    Claim("PPO training against SB3", ratio(PPO, "rlox-gpu PPO", "SB3 PPO"), 2),
+    Claim(
+        "import rlox_gpu, no torch, start of Python included",
+        seconds(START, "import rlox_gpu", MILLISECOND),
+        150,
+        at_least=False,
+        unit=" ms",
+    ),
+    Claim(
+        "gae call overhead from NumPy",
+        seconds(CALL, "rlox-gpu numpy", MICROSECOND),
+        3,
+        at_least=False,
+        unit=" us",
+    ),
+    Claim(
+        "gae call overhead from torch",
+        seconds(CALL, "rlox-gpu torch", MICROSECOND),
+        8,
+        at_least=False,
+        unit=" us",
+    ),
+)

@@ -1,0 +1,211 @@
+"""What the compiled kernels ask of a GPU: counts from the PTX simulator, not times.
+
+``python bench/counts.py [--markdown FILE]``. Every kernel is compiled for each architecture and
+the PTX of sm_90 is executed on the CPU. Bytes are those that the instructions ask for, "moved" is
+32 bytes for each sector that they touch, the minimum is what the job needs at least; registers
+and spills come from ptxas.
+"""
+
+import machine
+
+machine.one_thread()  # before NumPy, torch or ours is imported
+
+import argparse  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+TESTS = Path(__file__).parent.parent / "tests"
+sys.path[:0] = [str(TESTS / "ptxsim"), str(TESTS)]
+
+import numpy as np  # noqa: E402
+import ptxsim  # noqa: E402
+import torch  # noqa: E402
+from factories import make_gae_inputs, row_major  # noqa: E402
+from simulated_cuda import compile_kernels  # noqa: E402
+from tables import Table  # noqa: E402
+
+ARCHITECTURES = (80, 90, 100, 120)
+EXECUTED = 90
+SECTOR_BYTES = 32
+# 33 B of state, clock, flag, return and action read, 25 B written back, 30 B of results.
+STEP_BYTES = 88
+NUM_ENVS = 4096
+
+
+@dataclass(frozen=True)
+class Count:
+    """One kernel at one size: ``run(architecture)`` gives its statistics and its module."""
+
+    name: str
+    elements: int
+    minimum: float
+    run: Callable
+
+
+def gae(name, num_steps, num_envs, *, time_dim=0, dtype=torch.float32, truncated=0.0):
+    """GAE with returns; ``truncated`` is the share of steps that are cut short."""
+    size = dtype.itemsize
+    elements = num_steps * num_envs
+    # Reward, value, flag in; advantage, return out; the value after the last step.
+    minimum = 4 * size + 1 + size / num_steps
+    if truncated:
+        minimum += 1 + size * truncated
+
+    def run(architecture):
+        import rlox_gpu
+        from rlox_gpu import _dispatch
+
+        inputs = make_gae_inputs(
+            np.random.default_rng(0),
+            num_steps,
+            num_envs,
+            truncation=bool(truncated),
+            end_rate=truncated or 0.02,
+        )
+        if time_dim:
+            inputs = row_major(inputs)
+        tensors = {key: torch.as_tensor(value) for key, value in inputs.items()}
+        tensors = {k: t.to(dtype) if t.is_floating_point() else t for k, t in tensors.items()}
+        with ptxsim.triton_driver(arch=architecture) as sim, _dispatch.force_triton():
+            rlox_gpu.gae(**tensors, time_dim=time_dim)
+        return sim.launches[-1], sim.modules[-1]
+
+    return Count(f"gae {name}", elements, minimum, run)
+
+
+def random(name, draw, dtype, count=2**16):
+    """An array of random numbers, which is only written."""
+
+    def run(architecture):
+        from rlox_gpu import _dispatch
+        from rlox_gpu.ops import random as ops
+
+        with ptxsim.triton_driver(arch=architecture) as sim, _dispatch.force_triton():
+            draw(ops, count)
+        return sim.launches[-1], sim.modules[-1]
+
+    return Count(name, count, dtype.itemsize, run)
+
+
+class RecordingModule:
+    """Runs the CUDA source of the environments and keeps the statistics of each launch."""
+
+    def __init__(self, architecture, source, options):
+        self.module = compile_kernels(source, options, arch=f"sm_{architecture}")
+        self.launches = []
+
+    def launch(self, kernel, grid, block, arguments, device):
+        arguments = [a.tobytes() if isinstance(a, np.ndarray) else a for a in arguments]
+        self.launches.append(self.module.launch(kernel, grid, block, arguments))
+
+
+def cartpole(name, kernel, minimum, autoreset_mode="NextStep"):
+    """One launch of a CartPole kernel over fresh episodes."""
+
+    def run(architecture):
+        from gymnasium.vector import AutoresetMode
+
+        from rlox_gpu.envs import cuda
+        from rlox_gpu.envs.tensor import TensorVectorEnv
+
+        made = []
+
+        def compile_module(source, options):
+            made.append(RecordingModule(architecture, source, options))
+            return made[-1]
+
+        with cuda.use_launcher(compile_module):
+            env = TensorVectorEnv(
+                "CartPole-v1", NUM_ENVS, device="cpu", autoreset_mode=AutoresetMode(autoreset_mode)
+            )
+            env.reset(seed=0)
+            if kernel == "env_step":
+                env.step(torch.arange(NUM_ENVS) % 2)
+        (module,) = made
+        return module.launches[-1], module.module
+
+    return Count(f"CartPole {name}", NUM_ENVS, minimum, run)
+
+
+def counts():
+    return [
+        gae("f32 128x1024 time-major", 128, 1024),
+        gae("f32 128x4096 time-major", 128, 4096),
+        gae("f32 128x4096 time-major, 2% truncated", 128, 4096, truncated=0.02),
+        gae("f16 128x4096 time-major", 128, 4096, dtype=torch.float16),
+        gae("f64 128x4096 time-major", 128, 4096, dtype=torch.float64),
+        gae("f32 128x4096 row-major", 128, 4096, time_dim=-1),
+        gae("f32 128x4096 row-major, 2% truncated", 128, 4096, time_dim=-1, truncated=0.02),
+        gae("f32 2048x32 row-major", 2048, 32, time_dim=-1),
+        random(
+            "uniform f32",
+            lambda ops, n: ops.uniform(torch.empty(n), seed=0, step=0, stream=1),
+            torch.float32,
+        ),
+        random(
+            "permutation int64",
+            lambda ops, n: ops.permutation(n, seed=0, step=0),
+            torch.int64,
+        ),
+        cartpole("step, next-step reset", "env_step", STEP_BYTES),
+        cartpole("step, same-step reset", "env_step", STEP_BYTES, "SameStep"),
+        # Seed and number in; number, state, clock, flag, return out; state read for the result.
+        cartpole("reset", "env_reset", 12 + 4 + 25 + 32),
+    ]
+
+
+def row(count):
+    runs = {architecture: count.run(architecture) for architecture in ARCHITECTURES}
+    stats, _ = runs[EXECUTED]
+    resources = [ptxsim.ptxas_info(module)[launched.kernel] for launched, module in runs.values()]
+    per = count.elements
+    asked = stats.global_bytes / per
+    return (
+        count.name,
+        f"{count.minimum:.2f}",
+        f"{asked:.2f}",
+        f"{asked / count.minimum:.3f}",
+        f"{SECTOR_BYTES * stats.global_sectors / per / count.minimum:.3f}",
+        f"{stats.global_sectors / per:.3f}",
+        f"{stats.coalescing_efficiency:.3f}",
+        f"{stats.total_warp_instructions / per:.2f}",
+        " ".join(str(found["registers"]) for found in resources),
+        str(sum(found["spill_stores"] + found["spill_loads"] for found in resources)),
+    )
+
+
+def table():
+    columns = (
+        "kernel",
+        "minimum B",
+        "asked B",
+        "asked/min",
+        "moved/min",
+        "sectors",
+        "coalescing",
+        "warp instr.",
+        "registers",
+        "spills B",
+    )
+    architectures = " ".join(f"sm_{architecture}" for architecture in ARCHITECTURES)
+    note = f"Per element, PTX of sm_{EXECUTED} in the simulator; registers for {architectures}."
+    return Table("Counts", columns, tuple(map(row, counts())), note)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    counted = table()
+    from report import show
+
+    show([counted])
+    if arguments.markdown:
+        arguments.markdown.write_text(counted.markdown())
+
+
+if __name__ == "__main__":
+    main()

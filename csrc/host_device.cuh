@@ -1,0 +1,26 @@
+// One source for the GPU (NVRTC, no toolkit headers) and for a C++ compiler on the host.
+#pragma once
+
+#ifdef __CUDACC__
+#define HD __host__ __device__ __forceinline__
+#define TABLE __constant__ const
+#else
+#define HD inline
+#define TABLE static const
+#endif
+
+using u32 = unsigned int;
+using u64 = unsigned long long;
+using i64 = long long;
+
+static_assert(sizeof(u32) == 4 && sizeof(u64) == 8, "fixed-width integers");
+
+HD u32 bits_of(float value) {
+#ifdef __CUDA_ARCH__
+    return __float_as_uint(value);
+#else
+    u32 bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+    return bits;
+#endif
+}

@@ -1,0 +1,67 @@
+"""Checks that several ops share; each message names the argument, what came, what was expected."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+
+def unit_number(name: str, value: Any) -> float:
+    """``value`` as a float in [0, 1].
+
+    Raises
+    ------
+    TypeError
+        If it is no plain real number (tensors and arrays are none).
+    ValueError
+        If it is outside [0, 1] or NaN.
+    """
+    number = value if type(value) is float else _real(name, value)
+    if not 0.0 <= number <= 1.0:
+        shown = "NaN" if math.isnan(number) else repr(number)
+        raise ValueError(f"{name}: expected a number in [0, 1], got {shown}")
+    return number
+
+
+def _real(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a plain number in [0, 1], got {described(value)}")
+    return float(value)
+
+
+def integer(name: str, value: Any, stop: int) -> int:
+    """``value`` as an int in [0, stop).
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it is out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected an integer, got {described(value)}")
+    number = int(value)
+    if not 0 <= number < stop:
+        raise ValueError(f"{name}: expected an integer in [0, {stop}), got {number}")
+    return number
+
+
+def truncation_pair(truncated: Any, final_values: Any) -> None:
+    """Raise ValueError if only one of the two is given."""
+    if (truncated is None) is not (final_values is None):
+        given, missing = (
+            ("truncated", "final_values") if final_values is None else ("final_values", "truncated")
+        )
+        raise ValueError(
+            f"{missing}: expected together with {given}, got None; a truncated step bootstraps "
+            "from the value of its final observation"
+        )
+
+
+def described(value: Any) -> str:
+    """The kind of ``value``, for a message."""
+    shape = getattr(value, "shape", None)
+    kind = type(value).__name__
+    return kind if shape is None else f"{kind} of shape {tuple(shape)}"

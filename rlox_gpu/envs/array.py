@@ -1,0 +1,320 @@
+"""Vector environments on NumPy arrays, stepped in Rust."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode
+
+from rlox_gpu import _rust
+from rlox_gpu.envs.base import (
+    NativeVectorEnv,
+    check_options,
+    new_seeds,
+    random_seeds,
+    reset_bounds,
+)
+from rlox_gpu.envs.rendering import Renderer, check_render
+
+Obs = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+_INT64 = np.dtype(np.int64)
+_NO_EPISODE = np.uint32(0xFFFFFFFF)
+
+
+class ArrayState(NamedTuple):
+    """The whole state of a batch of N environments; copies of these arrays are a snapshot.
+
+    Attributes
+    ----------
+    state
+        float32 ``(N, state_size)``.
+    elapsed
+        int32 ``(N,)``, steps since the episode began.
+    episode
+        uint32 ``(N,)``, number of the episode.
+    seed
+        uint64 ``(N,)``.
+    ended
+        bool ``(N,)``, the episode has ended and no new one has begun.
+    episode_return
+        float32 ``(N,)``, rewards since the episode began.
+    """
+
+    state: npt.NDArray[np.float32]
+    elapsed: npt.NDArray[np.int32]
+    episode: npt.NDArray[np.uint32]
+    seed: npt.NDArray[np.uint64]
+    ended: npt.NDArray[np.bool_]
+    episode_return: npt.NDArray[np.float32]
+
+
+class NumpyVectorEnv(NativeVectorEnv):
+    """A native task under Gymnasium's vector contract, on NumPy arrays.
+
+    Every result is a fresh array. Episodes are numbered from 0 at a seeded reset, and the initial
+    state of an episode depends on the environment's seed, index and episode number alone.
+
+    Parameters
+    ----------
+    env_id
+        A native Gymnasium id, for example ``"CartPole-v1"``.
+    num_envs
+        Number of environments N.
+    autoreset_mode
+        When an environment begins its next episode; see ``gymnasium.vector.AutoresetMode``.
+    max_episode_steps
+        Steps after which an episode is truncated; None for the task's own limit, -1 for none.
+    episode_statistics
+        Whether ``infos["episode"]`` holds ``"r"`` (float32 ``(N,)``) and ``"l"`` (int32 ``(N,)``),
+        with the mask ``infos["_episode"]``, at steps that end an episode. Gymnasium's
+        ``RecordEpisodeStatistics`` wrapper adds the same keys and asks for False here.
+    render_mode
+        None or ``"rgb_array"``.
+    render_envs
+        Indices of the environments that ``render`` draws; None for all.
+    **params
+        The task's parameters by Gymnasium's names, for example ``gravity=1.6``.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+        episode_statistics: bool = True,
+        render_mode: str | None = None,
+        render_envs: Sequence[int] | None = None,
+        **params: Any,
+    ) -> None:
+        super().__init__(env_id, num_envs, autoreset_mode, max_episode_steps, params)
+        self.render_mode, self._render_envs = check_render(render_mode, render_envs, num_envs)
+        self._renderer: Renderer | None = None
+        self._episode_statistics = episode_statistics
+        self._disabled = self.autoreset_mode is AutoresetMode.DISABLED
+        self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
+        self._arrays = ArrayState(
+            state=np.zeros((self.num_envs, self.task.state_size), dtype=np.float32),
+            elapsed=np.zeros(self.num_envs, dtype=np.int32),
+            episode=np.full(self.num_envs, _NO_EPISODE),
+            seed=random_seeds(self.num_envs),
+            ended=np.zeros(self.num_envs, dtype=bool),
+            episode_return=np.zeros(self.num_envs, dtype=np.float32),
+        )
+        self._set_bounds(*self.task.reset_bounds)
+
+    def _set_bounds(self, low: float, high: float) -> None:
+        self._bounds = (low, high)
+        rules = self._rules(low, high)
+        self._native = _rust.CartPoleBatch(*rules[1:]).bind(*self._arrays)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> tuple[Obs, dict[str, Any]]:
+        """Begin new episodes.
+
+        Parameters
+        ----------
+        seed
+            None to go on with the environments' own seeds; an integer, which seeds environment i
+            with ``seed + i``; or one integer or None per environment.
+        options
+            ``"reset_mask"``: bool array ``(N,)``, the environments to reset. ``"low"`` and
+            ``"high"``: bounds of the initial state, also for the automatic resets until the next
+            call.
+
+        Returns
+        -------
+        tuple
+            Observations of all environments, float32 ``(N, state_size)``, and an empty dict.
+
+        Raises
+        ------
+        gymnasium.error.ClosedEnvironmentError
+            After ``close``.
+        gymnasium.error.ResetNeeded
+            If a mask is given before all environments have begun an episode.
+        TypeError, ValueError
+            If ``seed`` or ``options`` is not as above.
+        """
+        self._check_open()
+        options = check_options(options)
+        mask = (
+            _check_mask(options["reset_mask"], self.num_envs) if "reset_mask" in options else None
+        )
+        if mask is not None and not self._ready:
+            raise ResetNeeded("options['reset_mask'] needs a reset() of all environments first")
+        bounds = reset_bounds(options, self.task)
+        seeds = new_seeds(seed, self.num_envs)
+        if isinstance(seed, int):
+            super().reset(seed=seed)
+        if seeds is not None:
+            values, given = seeds
+            chosen = given if mask is None else given & mask
+            np.copyto(self._arrays.seed, values, where=chosen)
+            np.copyto(self._arrays.episode, _NO_EPISODE, where=chosen)
+        if bounds != self._bounds:
+            self._set_bounds(*bounds)
+        self._ready = True
+        return self._native.reset(mask), {}
+
+    def step(
+        self, actions: npt.NDArray[np.integer[Any]]
+    ) -> tuple[Obs, npt.NDArray[np.float32], Flags, Flags, dict[str, Any]]:
+        """Step every environment.
+
+        Parameters
+        ----------
+        actions
+            Integers ``(N,)`` from the action space; int64 is taken as it is, others are converted.
+
+        Returns
+        -------
+        tuple
+            Observations float32 ``(N, state_size)``, rewards float32 ``(N,)``, terminated and
+            truncated bool ``(N,)``, and infos. At a step that ends an episode infos hold
+            ``"episode"`` and, if environments are reset in the same step, ``"final_obs"`` (dense,
+            zeros where no episode ended) and ``"final_info"``, each with its mask.
+
+        Raises
+        ------
+        gymnasium.error.ResetNeeded
+            Before the first reset, or if autoreset is disabled and an episode has ended.
+        gymnasium.error.ClosedEnvironmentError
+            After ``close``.
+        TypeError, ValueError
+            If ``actions`` has another dtype, shape or range; no environment has then moved.
+        """
+        if not self._ready:
+            self._raise_not_ready()
+        if self._disabled and self._arrays.ended.any():
+            self._raise_ended()
+        if not (
+            type(actions) is np.ndarray
+            and actions.dtype is _INT64
+            and actions.flags.c_contiguous
+            and actions.ndim == 1
+        ):
+            actions = as_actions(actions, self.num_envs)
+        results = self._native.step(cast("npt.NDArray[np.int64]", actions))
+        obs, rewards, terminated, truncated, num_ended, *_ = results
+        infos = self._infos(terminated | truncated, *results[5:]) if num_ended else {}
+        return obs, rewards, terminated, truncated, infos
+
+    def _raise_ended(self) -> None:
+        ended = np.flatnonzero(self._arrays.ended)
+        raise ResetNeeded(
+            f"the episodes of environments {ended[:8].tolist()} have ended; with autoreset "
+            "disabled, reset them with options={'reset_mask': ...} before step()"
+        )
+
+    def _infos(
+        self,
+        ended: Flags,
+        final_obs: Obs,
+        episode_return: npt.NDArray[np.float32],
+        episode_length: npt.NDArray[np.int32],
+    ) -> dict[str, Any]:
+        infos: dict[str, Any] = {}
+        if self._same_step:
+            infos |= {"final_obs": final_obs, "_final_obs": ended}
+            infos |= {"final_info": {}, "_final_info": ended.copy()}
+        if self._episode_statistics:
+            infos["episode"] = {"r": episode_return, "l": episode_length}
+            infos["_episode"] = ended.copy()
+        return infos
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copy the whole state: what ``load_state_dict`` needs to go on exactly from here."""
+        arrays = {name: array.copy() for name, array in self._arrays._asdict().items()}
+        return {**arrays, "reset_bounds": self._bounds, "ready": self._ready}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that ``state_dict`` gave.
+
+        Raises
+        ------
+        ValueError
+            If ``state`` lacks an entry or comes from another task or number of environments.
+        """
+        self._check_open()
+        names = [*ArrayState._fields, "reset_bounds", "ready"]
+        missing = [name for name in names if name not in state]
+        if missing:
+            raise ValueError(f"state lacks {', '.join(missing)}")
+        for name, array in self._arrays._asdict().items():
+            value = np.asarray(state[name])
+            if value.shape != array.shape or value.dtype != array.dtype:
+                raise ValueError(
+                    f"state[{name!r}] must be {array.dtype} {array.shape}, "
+                    f"got {value.dtype} {value.shape}"
+                )
+        for name, array in self._arrays._asdict().items():
+            array[...] = state[name]
+        self._set_bounds(*state["reset_bounds"])
+        self._ready = bool(state["ready"])
+
+    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
+        """Draw the chosen environments with Gymnasium's renderer.
+
+        Returns
+        -------
+        tuple of numpy.ndarray or None
+            RGB frames, uint8 ``(height, width, 3)``; None without a render mode.
+        """
+        self._check_open()
+        if self.render_mode is None:
+            return None
+        if not self._ready:
+            raise ResetNeeded("call reset() before render(): there is nothing to draw")
+        if self._renderer is None:
+            self._renderer = Renderer(self.task, self.params)
+        return tuple(self._renderer.draw(self._arrays.state[i]) for i in self._render_envs)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Release the renderer."""
+        super().close_extras(**kwargs)
+        if self._renderer is not None:
+            self._renderer.close()
+
+
+def as_actions(actions: Any, num_envs: int) -> npt.NDArray[np.int64]:
+    """Convert discrete actions to a contiguous int64 array.
+
+    Raises
+    ------
+    TypeError
+        If they are not integers.
+    ValueError
+        If they are not of shape ``(num_envs,)``.
+    """
+    try:
+        array = np.asarray(actions)
+    except ValueError as error:
+        raise ValueError(f"actions must have shape ({num_envs},): {error}") from None
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"actions must be integers, got dtype {array.dtype}")
+    if array.shape != (num_envs,):
+        raise ValueError(f"actions must have shape ({num_envs},), got {array.shape}")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _check_mask(mask: Any, num_envs: int) -> npt.NDArray[np.bool_]:
+    if not isinstance(mask, np.ndarray):
+        raise TypeError(f"options['reset_mask'] must be a numpy array, got {type(mask).__name__}")
+    if mask.dtype != np.bool_:
+        raise TypeError(f"options['reset_mask'] must have dtype bool, got {mask.dtype}")
+    if mask.shape != (num_envs,):
+        raise ValueError(f"options['reset_mask'] must have shape ({num_envs},), got {mask.shape}")
+    if not mask.any():
+        raise ValueError("options['reset_mask'] must select at least one environment")
+    return np.ascontiguousarray(mask)

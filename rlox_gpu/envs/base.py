@@ -1,0 +1,210 @@
+"""What the NumPy face and the tensor face share: arguments, spaces, seeds and readiness."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from rlox_gpu.envs.tasks import Task, find_task, resolve_params
+
+NO_LIMIT = 2**31 - 1
+MODE_INDEX = {
+    AutoresetMode.NEXT_STEP: 0,
+    AutoresetMode.SAME_STEP: 1,
+    AutoresetMode.DISABLED: 2,
+}
+
+
+class Rules(NamedTuple):
+    """What all environments of a batch share, as plain numbers that kernels take.
+
+    Attributes
+    ----------
+    task
+        Name of the task.
+    params
+        The task's numbers, the bounds of the initial state included.
+    autoreset_mode
+        0 next step, 1 same step, 2 disabled.
+    max_episode_steps
+        Steps after which an episode is truncated.
+    """
+
+    task: str
+    params: tuple[float, ...]
+    autoreset_mode: int
+    max_episode_steps: int
+
+
+class NativeVectorEnv(VectorEnv[Any, Any, Any]):
+    """Base of the vector environments whose physics is ours."""
+
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        autoreset_mode: AutoresetMode | str,
+        max_episode_steps: int | None,
+        params: Mapping[str, Any],
+    ) -> None:
+        self.task, default_steps = find_task(env_id)
+        self.params = resolve_params(self.task, params)
+        self.num_envs = check_num_envs(num_envs)
+        self.autoreset_mode = check_autoreset_mode(autoreset_mode)
+        self.max_episode_steps = check_max_episode_steps(max_episode_steps, default_steps)
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": 50,
+            "autoreset_mode": self.autoreset_mode,
+        }
+        self.single_observation_space, self.single_action_space = self.task.spaces(self.params)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._ready = False
+
+    def _rules(self, low: float, high: float) -> Rules:
+        return Rules(
+            task=self.task.name,
+            params=self.task.pack(self.params, low, high),
+            autoreset_mode=MODE_INDEX[self.autoreset_mode],
+            max_episode_steps=self.max_episode_steps,
+        )
+
+    def _raise_not_ready(self) -> None:
+        self._check_open()
+        raise ResetNeeded("call reset() before step(): no episode has begun")
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError(f"{self!r} is closed")
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Forget that episodes are running, so that steps ask whether the env is closed."""
+        self._ready = False
+
+
+def check_num_envs(num_envs: Any, name: str = "num_envs") -> int:
+    """Check a number of environments."""
+    if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {num_envs!r}")
+    if not 1 <= num_envs < 2**31:
+        raise ValueError(f"{name} must be at least 1 and below 2**31, got {num_envs}")
+    return int(num_envs)
+
+
+def check_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    """Check an autoreset mode, given as Gymnasium's enum or its value."""
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        names = ", ".join(repr(m.value) for m in AutoresetMode)
+        raise ValueError(
+            f"autoreset_mode must be a gymnasium.vector.AutoresetMode or one of {names}, "
+            f"got {mode!r}"
+        ) from None
+
+
+def check_max_episode_steps(steps: Any, default: int) -> int:
+    """Check a step limit; None is the task's own and -1 none."""
+    if steps is None:
+        return default
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)):
+        raise TypeError(f"max_episode_steps must be an integer or None, got {steps!r}")
+    if steps == -1:
+        return NO_LIMIT
+    if not 1 <= steps <= NO_LIMIT:
+        raise ValueError(
+            f"max_episode_steps must be -1 (no limit) or between 1 and {NO_LIMIT}, got {steps}"
+        )
+    return int(steps)
+
+
+def check_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Check the names in the options of a reset."""
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f"options must be a dict or None, got {type(options).__name__}")
+    unknown = sorted(set(options) - {"reset_mask", "low", "high"}, key=str)
+    if unknown:
+        raise ValueError(
+            f"options may hold 'reset_mask', 'low' and 'high', got {unknown[0]!r} as well"
+        )
+    return dict(options)
+
+
+def reset_bounds(options: Mapping[str, Any], task: Task) -> tuple[float, float]:
+    """Read the bounds of the initial state from the options of a reset."""
+    bounds = []
+    for name, default in zip(("low", "high"), task.reset_bounds, strict=True):
+        try:
+            bound = float(options.get(name, default))
+        except (TypeError, ValueError):
+            raise ValueError(f"options[{name!r}] must be a number, got {options[name]!r}") from None
+        if not np.isfinite(bound):
+            raise ValueError(f"options[{name!r}] must be finite, got {bound}")
+        bounds.append(bound)
+    low, high = bounds
+    if low > high:
+        raise ValueError(f"options['low'] ({low}) must not be above options['high'] ({high})")
+    return low, high
+
+
+def random_seeds(num_envs: int) -> np.ndarray:
+    """Draw seeds for environments that nobody seeded; uint64 ``(num_envs,)``."""
+    return _consecutive(secrets.randbits(63), num_envs)
+
+
+def new_seeds(
+    seed: int | Sequence[int | None] | None, num_envs: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Turn the ``seed`` of a reset into seeds of environments.
+
+    Parameters
+    ----------
+    seed
+        None, an integer (environment i gets ``seed + i``), or a sequence of one integer or None
+        per environment.
+    num_envs
+        Number of environments.
+
+    Returns
+    -------
+    tuple of numpy.ndarray, or None
+        uint64 ``(num_envs,)`` seeds and bool ``(num_envs,)``, which of them were given; None if
+        ``seed`` is None.
+    """
+    if seed is None:
+        return None
+    if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
+        return _consecutive(check_seed(seed, "seed"), num_envs), np.ones(num_envs, dtype=bool)
+    if isinstance(seed, (str, bytes)) or not isinstance(seed, (Sequence, np.ndarray)):
+        raise TypeError(f"seed must be an integer, a sequence or None, got {seed!r}")
+    if len(seed) != num_envs:
+        raise ValueError(f"seed must have one entry per environment ({num_envs}), got {len(seed)}")
+    given = np.array([entry is not None for entry in seed], dtype=bool)
+    seeds = [
+        0 if entry is None else check_seed(entry, f"seed[{i}]") for i, entry in enumerate(seed)
+    ]
+    return np.array(seeds, dtype=np.uint64), given
+
+
+def _consecutive(first: int, num_envs: int) -> np.ndarray:
+    seeds = np.arange(num_envs, dtype=np.uint64)
+    seeds += np.uint64(first)
+    return seeds
+
+
+def check_seed(seed: Any, name: str) -> int:
+    """Check one seed."""
+    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {seed!r}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"{name} must be between 0 and 2**64 - 1, got {seed}")
+    return int(seed)

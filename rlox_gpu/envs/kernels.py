@@ -1,0 +1,212 @@
+"""Steps and resets of a batch of environments as torch operators.
+
+``rlox_gpu::env_step`` and ``rlox_gpu::env_reset`` write into tensors that the caller owns; on the
+CPU they run in Rust, elsewhere as CUDA kernels. ``step`` and ``reset`` call the backend directly
+when the tensors are plain, and go through the operators when they are not (fake tensors,
+subclasses, compilation).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlox_gpu import _rust
+from rlox_gpu._dispatch import is_plain_call, register, same_device
+from rlox_gpu.envs import cuda
+from rlox_gpu.envs.base import Rules
+
+
+class EnvState(NamedTuple):
+    """The whole state of a batch of N environments; clones of these tensors are a snapshot.
+
+    Attributes
+    ----------
+    state
+        float32 ``(N, state_size)``.
+    elapsed
+        int32 ``(N,)``, steps since the episode began.
+    episode
+        int32 ``(N,)``, number of the episode, the bits of an unsigned number.
+    seed
+        int64 ``(N,)``, the bits of an unsigned number.
+    ended
+        bool ``(N,)``, the episode has ended and no new one has begun.
+    episode_return
+        float32 ``(N,)``, rewards since the episode began.
+    """
+
+    state: Tensor
+    elapsed: Tensor
+    episode: Tensor
+    seed: Tensor
+    ended: Tensor
+    episode_return: Tensor
+
+
+class StepBuffers(NamedTuple):
+    """Where the results of a step go: contiguous tensors, slices of rollout storage for example.
+
+    Attributes
+    ----------
+    obs
+        float32 ``(N, state_size)``; on CUDA devices its address is a multiple of 16.
+    rewards
+        float32 ``(N,)``.
+    terminated, truncated
+        bool ``(N,)``.
+    final_obs
+        float32 ``(N, state_size)`` or None: the last observation of an episode, written only where
+        the same step began the next one.
+    episode_return
+        float32 ``(N,)`` or None: the return of the episode that ended, 0 elsewhere.
+    episode_length
+        int32 ``(N,)`` or None: the length of the episode that ended, 0 elsewhere.
+    """
+
+    obs: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final_obs: Tensor | None = None
+    episode_return: Tensor | None = None
+    episode_length: Tensor | None = None
+
+
+def step(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) -> None:
+    """Step every environment; all tensors are on one device, contiguous and of the right types.
+
+    Raises
+    ------
+    ValueError
+        On the CPU, if an action is out of range; no environment has then moved.
+    """
+    if is_plain_call(actions, *out):
+        _launch_step(rules, state, actions, out)
+    else:
+        _env_step(*rules, *state, actions, *out)
+
+
+def reset(rules: Rules, state: EnvState, mask: Tensor | None, obs: Tensor) -> None:
+    """Begin new episodes, everywhere or where ``mask`` is set, and copy all observations."""
+    if is_plain_call(mask, obs):
+        _launch_reset(rules, state, mask, obs)
+    else:
+        _env_reset(*rules, *state, mask, obs)
+
+
+def _launch_step(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) -> None:
+    num_envs = actions.shape[0]
+    if cuda.runs_kernels(actions.device):
+        _check_aligned("out.obs", out.obs)
+        _check_aligned("out.final_obs", out.final_obs)
+        arguments = (*_kernel_rules(rules), num_envs, *state, actions, *out)
+        _launch(rules, "env_step", num_envs, arguments, actions.device)
+        return
+    _native(rules).step(
+        num_envs, [t.data_ptr() for t in state], actions.data_ptr(), [_address(t) for t in out]
+    )
+
+
+def _launch_reset(rules: Rules, state: EnvState, mask: Tensor | None, obs: Tensor) -> None:
+    num_envs = obs.shape[0]
+    if cuda.runs_kernels(obs.device):
+        params, _, _ = _kernel_rules(rules)
+        _launch(rules, "env_reset", num_envs, (params, num_envs, *state, mask, obs), obs.device)
+        return
+    _native(rules).reset(num_envs, [t.data_ptr() for t in state], _address(mask), obs.data_ptr())
+
+
+def _launch(
+    rules: Rules,
+    kernel: str,
+    num_envs: int,
+    arguments: tuple[cuda.Argument, ...],
+    device: torch.device,
+) -> None:
+    module = cuda.compiled_module(rules.task, device)
+    module.launch(kernel, cuda.grid_size(num_envs), cuda.BLOCK, arguments, device)
+
+
+def _check_aligned(name: str, tensor: Tensor | None) -> None:
+    if _address(tensor) % 16:
+        raise ValueError(
+            f"{name} must start at a multiple of 16 bytes, as any tensor that torch allocates does"
+        )
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+@functools.lru_cache(maxsize=256)
+def _native(rules: Rules) -> _rust.CartPoleBatch:
+    return _rust.CartPoleBatch(rules.params, rules.autoreset_mode, rules.max_episode_steps)
+
+
+@functools.lru_cache(maxsize=256)
+def _kernel_rules(rules: Rules) -> tuple[np.ndarray, int, int]:
+    struct = np.dtype([(f"f{i}", np.float32) for i in range(len(rules.params))])
+    params = np.array([rules.params], dtype=struct)
+    return params, rules.autoreset_mode, rules.max_episode_steps
+
+
+_RULES = "str task, float[] params, int autoreset_mode, int max_episode_steps"
+_STATE = (
+    "Tensor(a!) state, Tensor(b!) elapsed, Tensor(c!) episode, Tensor seed, Tensor(d!) ended, "
+    "Tensor(e!) episode_return"
+)
+_OUT = (
+    "Tensor(f!) obs, Tensor(g!) rewards, Tensor(h!) terminated, Tensor(i!) truncated, "
+    "Tensor(j!)? final_obs, Tensor(k!)? final_return, Tensor(l!)? final_length"
+)
+
+
+def _step_body(
+    task: str,
+    params: list[float],
+    autoreset_mode: int,
+    max_episode_steps: int,
+    *tensors: Tensor,
+) -> None:
+    rules = Rules(task, tuple(params), autoreset_mode, max_episode_steps)
+    _launch_step(rules, EnvState(*tensors[:6]), tensors[6], StepBuffers(*tensors[7:]))
+
+
+def _reset_body(
+    task: str,
+    params: list[float],
+    autoreset_mode: int,
+    max_episode_steps: int,
+    *tensors: Tensor,
+) -> None:
+    rules = Rules(task, tuple(params), autoreset_mode, max_episode_steps)
+    _launch_reset(rules, EnvState(*tensors[:6]), tensors[6], tensors[7])
+
+
+def _fake(
+    task: str,
+    params: list[float],
+    autoreset_mode: int,
+    max_episode_steps: int,
+    *tensors: Tensor,
+) -> None:
+    same_device(*tensors)
+
+
+_env_step = register(
+    f"env_step({_RULES}, {_STATE}, Tensor actions, {_OUT}) -> ()",
+    cpu=_step_body,
+    cuda=_step_body,
+    fake=_fake,
+)
+_env_reset = register(
+    f"env_reset({_RULES}, {_STATE}, Tensor? mask, Tensor(f!) obs) -> ()",
+    cpu=_reset_body,
+    cuda=_reset_body,
+    fake=_fake,
+)

@@ -1,0 +1,61 @@
+"""Pictures of native environments, drawn by Gymnasium's own renderers."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rlox_gpu.envs.tasks import Task
+
+
+class Renderer:
+    """Draws states with the Gymnasium environment of the same task.
+
+    Parameters
+    ----------
+    task
+        The task whose states are drawn.
+    params
+        The task's parameters; the picture follows lengths and limits.
+
+    Raises
+    ------
+    gymnasium.error.DependencyNotInstalled
+        On the first picture, if pygame is missing.
+    """
+
+    def __init__(self, task: Task, params: Mapping[str, Any]) -> None:
+        module, name = task.renderer.split(":")
+        self._env = getattr(importlib.import_module(module), name)(render_mode="rgb_array")
+        for key, value in params.items():
+            if hasattr(self._env, key):
+                setattr(self._env, key, value)
+
+    def draw(self, state: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """Draw one state; uint8 ``(height, width, 3)``."""
+        self._env.state = np.asarray(state, dtype=np.float64)
+        frame: npt.NDArray[np.uint8] = self._env.render()
+        return frame
+
+    def close(self) -> None:
+        """Close Gymnasium's surface."""
+        self._env.close()
+
+
+def check_render(
+    render_mode: str | None, render_envs: Sequence[int] | None, num_envs: int
+) -> tuple[str | None, tuple[int, ...]]:
+    """Check the render mode and the indices of the environments to draw."""
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+    if render_envs is None:
+        return render_mode, tuple(range(num_envs))
+    indices = tuple(int(i) for i in render_envs)
+    for i in indices:
+        if not 0 <= i < num_envs:
+            raise ValueError(f"render_envs must lie in 0 to {num_envs - 1}, got {i}")
+    return render_mode, indices

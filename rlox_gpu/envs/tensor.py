@@ -1,0 +1,365 @@
+"""Vector environments on torch tensors of any device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from rlox_gpu.envs import cuda, kernels
+from rlox_gpu.envs.base import (
+    NativeVectorEnv,
+    check_options,
+    new_seeds,
+    random_seeds,
+    reset_bounds,
+)
+from rlox_gpu.envs.kernels import EnvState, StepBuffers
+from rlox_gpu.envs.rendering import Renderer, check_render
+
+__all__ = ["EnvState", "StepBuffers", "TensorVectorEnv"]
+
+_NO_EPISODE = -1
+
+
+class TensorVectorEnv(NativeVectorEnv):
+    """A native task under Gymnasium's vector contract, on tensors of one device.
+
+    Nothing in ``step`` and ``step_into`` waits for the device. On the CPU an action out of range
+    raises; on a device, where asking would mean waiting, it is taken like Gymnasium's last branch
+    takes it (in CartPole every action but 1 pushes to the left). With autoreset disabled an
+    environment whose episode has ended rests: steps leave it alone, with reward 0 and no flag.
+
+    Parameters
+    ----------
+    env_id
+        A native Gymnasium id, for example ``"CartPole-v1"``.
+    num_envs
+        Number of environments N.
+    device
+        Where the tensors are, ``"cpu"`` included.
+    autoreset_mode
+        When an environment begins its next episode; see ``gymnasium.vector.AutoresetMode``.
+    max_episode_steps
+        Steps after which an episode is truncated; None for the task's own limit, -1 for none.
+    render_mode
+        None or ``"rgb_array"``.
+    render_envs
+        Indices of the environments that ``render`` draws; None for all.
+    **params
+        The task's parameters by Gymnasium's names, for example ``gravity=1.6``.
+
+    Raises
+    ------
+    RuntimeError
+        If ``device`` is a CUDA device and torch has none, or CuPy is missing.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int = 1,
+        *,
+        device: torch.device | str = "cuda",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+        render_envs: Sequence[int] | None = None,
+        **params: Any,
+    ) -> None:
+        super().__init__(env_id, num_envs, autoreset_mode, max_episode_steps, params)
+        self.device = check_device(device)
+        self.render_mode, self._render_envs = check_render(render_mode, render_envs, num_envs)
+        self._renderer: Renderer | None = None
+        self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
+        self._bounds = self.task.reset_bounds
+        self._batch_rules = self._rules(*self._bounds)
+        self._state = self._new_state()
+        # With its index, which "cuda" alone does not say.
+        self.device = self._state.state.device
+
+    def _new_state(self) -> EnvState:
+        n, device = self.num_envs, self.device
+        return EnvState(
+            state=torch.zeros((n, self.task.state_size), device=device),
+            elapsed=torch.zeros(n, dtype=torch.int32, device=device),
+            episode=torch.full((n,), _NO_EPISODE, dtype=torch.int32, device=device),
+            seed=_as_int64(random_seeds(n), device),
+            ended=torch.zeros(n, dtype=torch.bool, device=device),
+            episode_return=torch.zeros(n, device=device),
+        )
+
+    def make_buffers(self, *leading: int) -> StepBuffers:
+        """Allocate what ``step_into`` writes to, with leading dimensions if wanted.
+
+        ``make_buffers(T)`` is storage for T steps; ``StepBuffers(*(b[t] for b in buffers))`` is
+        its step t. ``final_obs`` is zeros, the rest uninitialised.
+        """
+        shape, device = (*leading, self.num_envs), self.device
+        return StepBuffers(
+            obs=torch.empty((*shape, self.task.state_size), device=device),
+            rewards=torch.empty(shape, device=device),
+            terminated=torch.empty(shape, dtype=torch.bool, device=device),
+            truncated=torch.empty(shape, dtype=torch.bool, device=device),
+            final_obs=torch.zeros((*shape, self.task.state_size), device=device),
+            episode_return=torch.empty(shape, device=device),
+            episode_length=torch.empty(shape, dtype=torch.int32, device=device),
+        )
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Begin new episodes.
+
+        Parameters
+        ----------
+        seed
+            None to go on with the environments' own seeds; an integer, which seeds environment i
+            with ``seed + i``; or one integer or None per environment.
+        options
+            ``"reset_mask"``: bool tensor or array ``(N,)``, the environments to reset. ``"low"``
+            and ``"high"``: bounds of the initial state, also for the automatic resets until the
+            next call.
+
+        Returns
+        -------
+        tuple
+            Observations of all environments, float32 ``(N, state_size)``, and an empty dict.
+
+        Raises
+        ------
+        gymnasium.error.ClosedEnvironmentError
+            After ``close``.
+        gymnasium.error.ResetNeeded
+            If a mask is given before all environments have begun an episode.
+        TypeError, ValueError
+            If ``seed`` or ``options`` is not as above.
+        """
+        self._check_open()
+        options = check_options(options)
+        mask = self._as_mask(options["reset_mask"]) if "reset_mask" in options else None
+        if mask is not None and not self._ready:
+            raise ResetNeeded("options['reset_mask'] needs a reset() of all environments first")
+        bounds = reset_bounds(options, self.task)
+        seeds = new_seeds(seed, self.num_envs)
+        if isinstance(seed, int):
+            super().reset(seed=seed)
+        if seeds is not None:
+            self._seed(*seeds, mask)
+        self._bounds, self._batch_rules = bounds, self._rules(*bounds)
+        obs = torch.empty_like(self._state.state)
+        kernels.reset(self._batch_rules, self._state, mask, obs)
+        self._ready = True
+        return obs, {}
+
+    def _seed(self, seeds: np.ndarray, given: np.ndarray, mask: Tensor | None) -> None:
+        chosen = torch.from_numpy(given).to(self.device)
+        if mask is not None:
+            chosen = chosen & mask
+        new = _as_int64(seeds, self.device)
+        self._state.seed.copy_(torch.where(chosen, new, self._state.seed))
+        self._state.episode.masked_fill_(chosen, _NO_EPISODE)
+
+    def _as_mask(self, mask: Any) -> Tensor:
+        if isinstance(mask, np.ndarray):
+            mask = torch.from_numpy(mask)
+        if not isinstance(mask, Tensor):
+            raise TypeError(
+                "options['reset_mask'] must be a tensor or a numpy array, "
+                f"got {type(mask).__name__}"
+            )
+        if mask.dtype != torch.bool:
+            raise TypeError(f"options['reset_mask'] must have dtype bool, got {mask.dtype}")
+        if mask.shape != (self.num_envs,):
+            raise ValueError(
+                f"options['reset_mask'] must have shape ({self.num_envs},), got {tuple(mask.shape)}"
+            )
+        return mask.to(self.device).contiguous()
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Step every environment into fresh tensors.
+
+        Parameters
+        ----------
+        actions
+            Integers ``(N,)`` on the environment's device.
+
+        Returns
+        -------
+        tuple
+            Observations float32 ``(N, state_size)``, rewards float32 ``(N,)``, terminated and
+            truncated bool ``(N,)``, and infos. Infos always hold ``"episode"`` with ``"r"`` and
+            ``"l"``, and, if environments are reset in the same step, the dense ``"final_obs"``
+            (zeros where no episode ended), each with its mask: to leave them out where no episode
+            ended would mean to wait for the device.
+
+        Raises
+        ------
+        gymnasium.error.ResetNeeded
+            Before the first reset.
+        gymnasium.error.ClosedEnvironmentError
+            After ``close``.
+        TypeError, ValueError
+            If ``actions`` has another dtype, shape or device, or, on the CPU, range.
+        """
+        if isinstance(actions, Tensor) and actions.dtype in _INTEGERS:
+            actions = actions.to(torch.int64).contiguous()
+        out = self.make_buffers()
+        if not self._same_step:
+            out = out._replace(final_obs=None)
+        self.step_into(actions, out)
+        ended = out.terminated | out.truncated
+        infos: dict[str, Any] = {
+            "episode": {"r": out.episode_return, "l": out.episode_length},
+            "_episode": ended,
+        }
+        if self._same_step:
+            infos |= {"final_obs": out.final_obs, "_final_obs": ended}
+            infos |= {"final_info": {}, "_final_info": ended}
+        return out.obs, out.rewards, out.terminated, out.truncated, infos
+
+    def step_into(self, actions: Tensor, out: StepBuffers) -> None:
+        """Step every environment and write the results where the caller wants them.
+
+        Parameters
+        ----------
+        actions
+            int64 ``(N,)``, contiguous, on the environment's device.
+        out
+            The tensors to write to; ``final_obs`` and the episode statistics may be None.
+
+        Raises
+        ------
+        gymnasium.error.ResetNeeded
+            Before the first reset.
+        gymnasium.error.ClosedEnvironmentError
+            After ``close``.
+        TypeError, ValueError
+            If a tensor has another dtype, shape, device or layout, or, on the CPU, an action is
+            out of range; no environment has then moved.
+        """
+        if not self._ready:
+            self._raise_not_ready()
+        n = self.num_envs
+        self._check("actions", actions, torch.int64, (n,))
+        wide = (n, self.task.state_size)
+        self._check("out.obs", out.obs, torch.float32, wide)
+        self._check("out.rewards", out.rewards, torch.float32, (n,))
+        self._check("out.terminated", out.terminated, torch.bool, (n,))
+        self._check("out.truncated", out.truncated, torch.bool, (n,))
+        if out.final_obs is not None:
+            self._check("out.final_obs", out.final_obs, torch.float32, wide)
+        if out.episode_return is not None:
+            self._check("out.episode_return", out.episode_return, torch.float32, (n,))
+        if out.episode_length is not None:
+            self._check("out.episode_length", out.episode_length, torch.int32, (n,))
+        kernels.step(self._batch_rules, self._state, actions, out)
+
+    def _check(self, name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        if tensor.dtype is not dtype:
+            raise TypeError(f"{name} must have dtype {dtype}, got {tensor.dtype}")
+        if tensor.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
+        if tensor.device != self.device:
+            raise ValueError(f"{name} must be on {self.device}, got {tensor.device}")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name} must be contiguous, got strides {tensor.stride()}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copy the whole state: what ``load_state_dict`` needs to go on exactly from here.
+
+        Returns
+        -------
+        dict
+            Tensors by the names of ``EnvState``, ``"reset_bounds"`` (two numbers) and ``"ready"``.
+        """
+        tensors = {name: tensor.clone() for name, tensor in self._state._asdict().items()}
+        return {**tensors, "reset_bounds": self._bounds, "ready": self._ready}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that ``state_dict`` gave, on this or another device.
+
+        Raises
+        ------
+        ValueError
+            If ``state`` lacks an entry or comes from another task or number of environments.
+        """
+        self._check_open()
+        missing = [n for n in (*EnvState._fields, "reset_bounds", "ready") if n not in state]
+        if missing:
+            raise ValueError(f"state lacks {', '.join(missing)}")
+        for name, tensor in self._state._asdict().items():
+            value = state[name]
+            if value.shape != tensor.shape or value.dtype != tensor.dtype:
+                raise ValueError(
+                    f"state[{name!r}] must be {tensor.dtype} {tuple(tensor.shape)}, "
+                    f"got {value.dtype} {tuple(value.shape)}"
+                )
+        for name, tensor in self._state._asdict().items():
+            tensor.copy_(state[name])
+        low, high = state["reset_bounds"]
+        self._bounds = (float(low), float(high))
+        self._batch_rules = self._rules(*self._bounds)
+        self._ready = bool(state["ready"])
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """Draw the chosen environments with Gymnasium's renderer; copies their states to the host.
+
+        Returns
+        -------
+        tuple of numpy.ndarray or None
+            RGB frames, uint8 ``(height, width, 3)``; None without a render mode.
+        """
+        self._check_open()
+        if self.render_mode is None:
+            return None
+        if not self._ready:
+            raise ResetNeeded("call reset() before render(): there is nothing to draw")
+        if self._renderer is None:
+            self._renderer = Renderer(self.task, self.params)
+        states = self._state.state[list(self._render_envs)].cpu().numpy()
+        return tuple(self._renderer.draw(state) for state in states)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Release the renderer."""
+        super().close_extras(**kwargs)
+        if self._renderer is not None:
+            self._renderer.close()
+
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def _as_int64(seeds: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(seeds.view(np.int64)).to(device)
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """Resolve a device and check that environments can run on it.
+
+    Raises
+    ------
+    RuntimeError
+        If it is a CUDA device and there is none, or CuPy is missing.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise RuntimeError(
+                f"device {device} was asked for, but torch finds no CUDA device; install a CUDA "
+                "build of torch and `pip install rlox-gpu[cuda13]`, or use device='cpu'"
+            )
+        cuda.import_cupy()
+        if device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+    return device

@@ -1,0 +1,61 @@
+"""What the environment tests share: the host build under the faces' state, and comparisons."""
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from rlox_gpu import _host
+from rlox_gpu.envs.array import NumpyVectorEnv
+
+MODES = list(AutoresetMode)
+ENV_ID = "CartPole-v1"
+
+
+def policy(obs, rng):
+    """Balance most of the time: episodes of all lengths, many past the usual time limit."""
+    x, x_dot, theta, theta_dot = obs.T
+    right = theta + 0.5 * theta_dot + 0.05 * x_dot + 0.02 * x > 0
+    noise = rng.random(len(obs)) < 0.1
+    return np.where(noise, rng.integers(0, 2, len(obs)), right).astype(np.int64)
+
+
+class HostEnv:
+    """The host build of the CUDA source on a copy of a NumPy environment's state."""
+
+    def __init__(self, env: NumpyVectorEnv):
+        self.arrays = tuple(array.copy() for array in env._arrays)
+        self.rules = env._rules(*env._bounds)
+        self.params = np.array(self.rules.params, dtype=np.float32)
+
+    def step(self, actions):
+        n = len(actions)
+        results = (
+            np.empty((n, 4), np.float32),
+            np.empty(n, np.float32),
+            np.empty(n, bool),
+            np.empty(n, bool),
+            np.zeros((n, 4), np.float32),
+            np.empty(n, np.float32),
+            np.empty(n, np.int32),
+        )
+        _host.step(
+            self.params,
+            self.rules.autoreset_mode,
+            self.rules.max_episode_steps,
+            self.arrays,
+            actions,
+            *results,
+        )
+        return results
+
+    def reset(self, mask=None):
+        obs = np.empty_like(self.arrays[0])
+        _host.reset(self.params, self.arrays, mask, obs)
+        return obs
+
+
+def assert_same_bytes(actual, expected, what=""):
+    """Equal to the last bit, the sign of zeros included."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    assert actual.tobytes() == expected.tobytes(), what
