@@ -463,5 +463,5 @@ def test_a_single_trajectory_has_one_time_axis():
     zeros = np.zeros(4)
     with pytest.raises(ValueError, match="time_dim must be 0 or -1 for one trajectory, not 1"):
         _rust.gae(zeros, zeros, zeros, 0.0, None, None, 0.9, 0.9, 1, None)
-    with pytest.raises(TypeError, match="last_values"):
+    with pytest.raises(TypeError, match="last_values must be a number, not str"):
         _rust.gae(zeros, zeros, zeros, "x", None, None, 0.9, 0.9, 0, None)

@@ -63,8 +63,6 @@ def compute_gae(
             raise ValueError(f"rewards must have shape (T,), not {rewards.shape}")
         values = _array("values", values, np.float64)
         dones = _array("dones", dones)
-        if type(last_value) is not float:
-            last_value = _array("last_value", last_value, np.float64)
         return _rust.gae(rewards, values, dones, last_value, None, None, gamma, lam, 0, None)
     except (TypeError, ValueError) as error:
         raise _renamed(error, _SINGLE_NAMES) from None
