@@ -143,15 +143,16 @@ pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     let head = values.len() % BLOCK;
     let blocks = &mut blocks[..values.len() / BLOCK];
     let (mut next_value, x_next) = *state;
+    // Backwards like the walk itself: the processor's prefetcher sees one direction only.
     if let Some((last, others)) = blocks.split_last_mut() {
-        for (block, slot) in others.iter_mut().enumerate() {
-            let start = head + block * BLOCK;
-            *slot = model.coefficients(&line, start, lanes(values, start + 1));
-        }
         let start = head + others.len() * BLOCK;
         let mut next_values = [next_value; BLOCK];
         next_values[..BLOCK - 1].copy_from_slice(&values[start + 1..]);
         *last = model.coefficients(&line, start, next_values);
+        for (block, slot) in others.iter_mut().enumerate().rev() {
+            let start = head + block * BLOCK;
+            *slot = model.coefficients(&line, start, lanes(values, start + 1));
+        }
         next_value = values[head];
     }
     let mut carry = V::splat(x_next);
