@@ -54,8 +54,9 @@ pub struct Discounts {
 /// Elements of an array that pass through a buffer in one go, where one is needed.
 const TILE: usize = 4096;
 
-/// Times of a trajectory that are walked in one go; also as many in all of several short ones.
-const LINE: usize = 1024;
+/// Times of a trajectory that are walked in one go: with their coefficients, and with what is read
+/// and written, they fit in the first-level cache.
+const LINE: usize = 512;
 
 /// Environments walked side by side: their state stays in the first-level cache.
 const BLOCK: usize = 2048;
@@ -265,7 +266,7 @@ fn block_by_lines<V: Element, A: Arch, const TRUNCATION: bool>(
     let powers = Powers::<<V::Real as Real>::Register<A>>::new(buffers.decay);
     let length = inputs.times.min(LINE);
     let mut blocks = line_blocks(length);
-    let mut states = vec![(V::Real::ZERO, V::Real::ZERO); LINE / length];
+    let mut states = vec![(V::Real::ZERO, V::Real::ZERO); TILE / length];
     let mut first = 0;
     while first < inputs.envs {
         let envs = first..inputs.envs.min(first + states.len());
