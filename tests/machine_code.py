@@ -24,7 +24,7 @@ ARCHITECTURES = (80, 90, 100, 120)
 
 # Rows of 512 steps fill the widest tile and the most loads ahead; the two time-major sizes take
 # the narrowest and the widest accesses, one warp and four.
-_SHAPES = {"time-major": (64, 33), "time-major-wide": (64, 67584), "row-major": (512, 8)}
+_SHAPES = {"time-major": (64, 33), "time-major-wide": (64, 270336), "row-major": (512, 8)}
 
 
 def _gae_cases():
@@ -34,11 +34,24 @@ def _gae_cases():
         yield _gae_case(shape, size, dtype, torch.bool, truncation)
     for (shape, size), flags in product(_SHAPES.items(), (torch.int64, torch.float64)):
         yield _gae_case(shape, size, torch.float32, flags, True)
-    # Rows whose length is no multiple of sixteen are read element by element; the other lengths
-    # take the other tile widths and numbers of tiles ahead.
-    for size in ((509, 8), (256, 8), (128, 8448), (64, 8), (32, 8), (16, 8), (7, 8), (3, 8)):
+    # Lengths that are no multiple of sixteen narrow the accesses; the others take the other tile
+    # widths and numbers of tiles ahead.
+    for size in (
+        (509, 8),
+        (250, 8),
+        (500, 8),
+        (256, 8),
+        (128, 8448),
+        (64, 8),
+        (32, 8),
+        (16, 8),
+        (7, 8),
+        (3, 8),
+    ):
         shape = "row-major-{}x{}".format(*size)
         yield _gae_case(shape, size, torch.float32, torch.bool, True)
+    for num_envs in (16896, 16900, 8450):
+        yield _gae_case(f"time-major-{num_envs}", (8, num_envs), torch.float32, torch.bool, True)
 
 
 def _gae_case(shape, size, dtype, flag_dtype, truncation):

@@ -166,7 +166,9 @@ def test_a_disabled_environment_rests_on_tensors():
         last = env.step(np.ones(NUM_ENVS, np.int64))[0]
         obs, rewards, terminated, truncated, infos = env.step(np.zeros(NUM_ENVS, np.int64))
         np.testing.assert_array_equal(obs, last)
-        assert not (rewards.any() or terminated.any() or truncated.any())
+        assert not rewards.any()
+        assert not terminated.any()
+        assert not truncated.any()
         assert not infos["_episode"].any()
 
 

@@ -1,7 +1,13 @@
 """Launch shapes: a pure function of sizes."""
 
 import pytest
-from rlox_gpu.kernels._launch import WARP, Layout, scan_config
+from rlox_gpu.kernels._launch import WARP, Layout
+from rlox_gpu.kernels._launch import scan_config as full_scan_config
+
+
+def scan_config(*args, alignment=16, truncation=False):
+    return full_scan_config(*args, alignment=alignment, truncation=truncation)
+
 
 SIZES = [1, 2, 5, 63, 64, 1000, 4096, 16896, 10**6]
 
@@ -12,7 +18,15 @@ SIZES = [1, 2, 5, 63, 64, 1000, 4096, 16896, 10**6]
 def test_every_size_gets_a_launch_that_covers_it(layout, itemsize, truncation):
     for num_steps in SIZES:
         for num_envs in SIZES:
-            config = scan_config(num_steps, num_envs, layout, itemsize, 132, truncation=truncation)
+            config = scan_config(
+                num_steps,
+                num_envs,
+                layout,
+                itemsize,
+                132,
+                alignment=num_envs,
+                truncation=truncation,
+            )
             assert config.layout is layout
             assert config.programs(num_envs) * config.block_n >= num_envs
             assert (config.programs(num_envs) - 1) * config.block_n < num_envs
@@ -36,6 +50,14 @@ def test_many_environments_are_read_sixteen_bytes_at_a_time():
     assert config.vector * 4 == 16
     assert scan_config(128, 65536, Layout.TIME_MAJOR, 8, 132).vector * 8 == 16
     assert scan_config(128, 10**6, Layout.TIME_MAJOR, 4, 132).num_warps == 4
+
+
+def test_accesses_are_no_wider_than_the_alignment():
+    for alignment, unit in [(0, 4), (4, 4), (6, 2), (7, 1)]:
+        config = scan_config(128, 10**6, Layout.TIME_MAJOR, 4, 132, alignment=alignment)
+        assert config.unit == config.vector == unit
+        rows = scan_config(128, 64, Layout.ROW_MAJOR, 4, 132, alignment=alignment)
+        assert (rows.unit, rows.vector) == (unit, 4)
 
 
 def test_a_smaller_device_takes_wider_accesses_earlier():

@@ -54,7 +54,7 @@ def test_gae_of_one_trajectory():
     result, launch = simulated_gae(inputs)
     assert_close(result, inputs)
     # [T] is one row: lanes side by side in time, not one lane alone.
-    assert launch.load_widths[16] > launch.load_widths[4]
+    assert launch.load_widths[16] == 2 * 320 // 4
 
 
 @pytest.mark.parametrize("layout", ["transposed", "strided"])
@@ -75,6 +75,14 @@ def test_gae_writes_into_any_layout(layout):
     with simulated():
         rlox_gpu.gae(**inputs, out=out)
     assert_close((*out, None), inputs)
+
+
+@pytest.mark.parametrize("layout", ["transposed", "strided"])
+def test_gae_of_one_step(layout):
+    inputs = make_torch_inputs(6, 1, 40)
+    with simulated():
+        result = rlox_gpu.gae(**{k: with_layout(v, layout) for k, v in inputs.items()})
+    assert_close(result, inputs)
 
 
 def test_gae_reads_a_row_stride_that_is_not_its_length():
@@ -131,13 +139,25 @@ def test_new_gamma_compiles_nothing():
     assert not compiled
 
 
+@pytest.mark.slow
+def test_offsets_go_past_two_to_the_31():
+    # Rows of flags 2**30 + 64 bytes apart: an int32 offset of the third would wrap.
+    far = torch.zeros(2 * (2**30 + 64) + 1024, dtype=torch.uint8)
+    flags = far.as_strided((3, 16), (2**30 + 64, 1))
+    flags[2, 7] = flags[1, 3] = 1
+    inputs = make_torch_inputs(10, 3, 16, truncation=False) | {"terminated": flags}
+    with simulated(check_races=False, check_uninit=False):
+        result = rlox_gpu.gae(**inputs)
+    assert_close(result, inputs)
+
+
 # -- counts ------------------------------------------------------------------------------------
 
 BYTES_PER_ELEMENT = 4 + 4 + 1 + 4 + 4  # reward, value, flag; advantage, return
 
 
 @pytest.mark.parametrize(
-    ("rows", "num_steps", "num_envs"), [(False, 128, 4096), (True, 128, 256), (True, 2048, 32)]
+    ("rows", "num_steps", "num_envs"), [(False, 128, 4096), (True, 512, 128), (True, 2048, 32)]
 )
 def test_gae_moves_each_element_once(rows, num_steps, num_envs):
     inputs = make_torch_inputs(10, num_steps, num_envs, truncation=False)
@@ -148,11 +168,29 @@ def test_gae_moves_each_element_once(rows, num_steps, num_envs):
     assert launch.coalescing_efficiency >= 0.95
 
 
-def test_wide_batches_use_wide_accesses():
+@pytest.mark.parametrize("rows", [False, True], ids=["time-major", "row-major"])
+def test_final_values_are_read_only_where_an_episode_was_cut(rows):
+    inputs = make_torch_inputs(13, 512, 64, end_rate=0.02)
+    launch = _check(inputs, rows=rows, check_races=False)
+    elements = 512 * 64
+    # One more flag byte, and a sector for each of the two cuts in a hundred.
+    least = (BYTES_PER_ELEMENT + 1 + 0.02 * 32) * elements
+    assert 32 * (launch.global_load_sectors + launch.global_store_sectors) <= 1.05 * least
+
+
+@pytest.mark.parametrize(("num_steps", "width"), [(1000, 16), (100, 16), (50, 8), (101, 4)])
+def test_rows_are_read_as_wide_as_their_length_allows(num_steps, width):
+    inputs = make_torch_inputs(14, num_steps, 16, truncation=False)
+    launch = _check(inputs, rows=True, check_races=False)
+    assert set(launch.store_widths) == {width}
+
+
+@pytest.mark.parametrize(("num_envs", "width"), [(16896, 16), (16900, 16), (16902, 8), (16901, 4)])
+def test_wide_batches_use_wide_accesses(num_envs, width):
     # Enough environments to fill the device four at a time: 16 bytes a lane, 4 of flags.
-    launch = _check(make_torch_inputs(11, 8, 16896, truncation=False), check_races=False)
-    assert set(launch.load_widths) == {16, 4}
-    assert set(launch.store_widths) == {16}
+    launch = _check(make_torch_inputs(11, 3, num_envs, truncation=False), check_races=False)
+    assert set(launch.store_widths) == {width}
+    assert launch.coalescing_efficiency >= (0.95 if num_envs % 16 == 0 else 0.7)
 
 
 @pytest.mark.parametrize(("num_steps", "num_envs", "most"), [(128, 256, 2.0), (2048, 32, 1.4)])

@@ -12,8 +12,9 @@
 use std::ops::Range;
 
 use super::element::{Element, Real, each, lanes};
+use super::line::Powers;
 use super::registers::{self, Arch, Task};
-use super::scan::{Recurrence, State, walk_line, walk_rows};
+use super::scan::{Coefficients, LineBuffer, Recurrence, State, walk_line, walk_rows};
 use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
 use super::tiles::{Drain, Feed, FlagFeed};
 use crate::pool::PoolError;
@@ -52,6 +53,9 @@ pub struct Discounts {
 
 /// Elements of an array that pass through a buffer in one go, where one is needed.
 const TILE: usize = 4096;
+
+/// Times of a trajectory that are walked in one go; also as many in all of several short ones.
+const LINE: usize = 1024;
 
 /// Environments walked side by side: their state stays in the first-level cache.
 const BLOCK: usize = 1024;
@@ -106,19 +110,17 @@ impl<V: Element> Inputs<V> {
         }
     }
 
-    /// A stretch of one trajectory as a single row of times.
-    #[inline]
-    fn line(&self, times: Range<usize>, env: usize) -> Self {
-        let part = self.part(times, env..env + 1);
+    /// Rows are trajectories.
+    fn transposed(self) -> Self {
         Self {
-            rewards: part.rewards.transposed(),
-            values: part.values.transposed(),
-            terminated: part.terminated.transposed(),
-            truncation: part.truncation.map(|truncation| Truncation {
+            rewards: self.rewards.transposed(),
+            values: self.values.transposed(),
+            terminated: self.terminated.transposed(),
+            truncation: self.truncation.map(|truncation| Truncation {
                 truncated: truncation.truncated.transposed(),
                 final_values: truncation.final_values.transposed(),
             }),
-            ..part
+            ..self
         }
     }
 }
@@ -139,12 +141,11 @@ impl<V: Element> Outputs<'_, V> {
         }
     }
 
-    #[inline]
-    fn line(&mut self, times: Range<usize>, env: usize) -> Outputs<'_, V> {
-        let part = self.part(times, env..env + 1);
-        Outputs {
-            advantages: part.advantages.transposed(),
-            returns: part.returns.transposed(),
+    /// Rows are trajectories.
+    fn transposed(self) -> Self {
+        Self {
+            advantages: self.advantages.transposed(),
+            returns: self.returns.transposed(),
         }
     }
 }
@@ -205,24 +206,36 @@ fn block_by_lines<V: Element, A: Arch, const TRUNCATION: bool>(
     outputs: &mut Outputs<'_, V>,
     buffers: &mut Buffers<V::Real>,
 ) {
-    for env in 0..inputs.envs {
-        let mut last_value = [V::Real::ZERO];
-        inputs
-            .last_values
-            .part(0..1, env..env + 1)
-            .load(&mut last_value);
-        let mut state = (last_value[0], V::Real::ZERO);
+    let powers = Powers::<<V::Real as Real>::Register<A>>::new(buffers.decay);
+    let length = inputs.times.min(LINE);
+    let mut buffer = LineBuffer::new(length);
+    let mut states = vec![(V::Real::ZERO, V::Real::ZERO); LINE / length];
+    let mut first = 0;
+    while first < inputs.envs {
+        let envs = first..inputs.envs.min(first + states.len());
+        for (env, state) in envs.clone().zip(&mut states) {
+            let mut last_value = [V::Real::ZERO];
+            inputs
+                .last_values
+                .part(0..1, env..env + 1)
+                .load(&mut last_value);
+            *state = (last_value[0], V::Real::ZERO);
+        }
         let mut end = inputs.times;
         while end > 0 {
-            let start = end.saturating_sub(TILE);
-            let part = inputs.line(start..end, env);
-            let mut outputs = outputs.line(start..end, env);
+            let times = end.saturating_sub(length)..end;
+            let part = inputs.part(times.clone(), envs.clone()).transposed();
+            let mut outputs = outputs.part(times.clone(), envs.clone()).transposed();
             let (model, drains) = buffers.model::<V, TRUNCATION>(&part);
-            let [mut first, mut second] = drains.rows(&mut outputs);
-            walk_line::<_, A>(&model, &mut state, [first.row(0), second.row(0)]);
+            let [mut advantages, mut returns] = drains.rows(&mut outputs);
+            for (index, state) in states.iter_mut().enumerate().take(envs.len()) {
+                let outputs = [advantages.row(index), returns.row(index)];
+                walk_line(&model, index, &powers, state, &mut buffer, outputs);
+            }
             drains.flush(&mut outputs);
-            end = start;
+            end = times.start;
         }
+        first = envs.end;
     }
 }
 
@@ -348,49 +361,36 @@ impl<'a, R: Real, const TRUNCATION: bool> Recurrence for Gae<'a, R, TRUNCATION> 
     }
 
     #[inline(always)]
-    fn offsets<const L: usize>(
+    fn coefficients<const L: usize>(
         &self,
         slices: &Self::Slices,
         start: usize,
         next_values: [R; L],
-    ) -> [R; L] {
+    ) -> Coefficients<R, L> {
         let rewards: [_; L] = lanes(slices.rewards, start);
         let values: [_; L] = lanes(slices.values, start);
         let goes_on: [_; L] = unset::<R, L>(slices.terminated, start);
         let mut next_values = next_values;
+        let mut decays: [_; L] = each(|lane| self.decay.masked(goes_on[lane]));
         if TRUNCATION {
             let runs_on: [_; L] = unset::<R, L>(slices.truncated, start);
             let final_values: [_; L] = lanes(slices.final_values, start);
             next_values =
                 each(|lane| R::choose(runs_on[lane], next_values[lane], final_values[lane]));
+            decays = each(|lane| decays[lane].masked(runs_on[lane]));
         }
         let bootstrap: [_; L] = each(|lane| (self.gamma * next_values[lane]).masked(goes_on[lane]));
-        each(|lane| rewards[lane] + bootstrap[lane] - values[lane])
-    }
-
-    #[inline(always)]
-    fn decays<const L: usize>(&self, slices: &Self::Slices, start: usize) -> [R; L] {
-        let goes_on: [R::Mask; L] = unset::<R, L>(slices.terminated, start);
-        let decays: [R; L] = each(|lane| self.decay.masked(goes_on[lane]));
-        if !TRUNCATION {
-            return decays;
+        Coefficients {
+            decays,
+            offsets: each(|lane| rewards[lane] + bootstrap[lane] - values[lane]),
         }
-        let runs_on: [R::Mask; L] = unset::<R, L>(slices.truncated, start);
-        each(|lane| decays[lane].masked(runs_on[lane]))
     }
 
     #[inline(always)]
-    fn usual_decay(&self) -> R {
-        self.decay
-    }
-
-    #[inline(always)]
-    fn is_uncut<const L: usize>(&self, slices: &Self::Slices, start: usize) -> bool {
-        let terminated: [_; L] = lanes(slices.terminated, start);
-        let mut set = terminated.iter().fold(0, |set, flag| set | flag);
+    fn is_uncut(&self, slices: &Self::Slices, start: usize) -> bool {
+        let mut set = u128::from_ne_bytes(lanes(slices.terminated, start));
         if TRUNCATION {
-            let truncated: [_; L] = lanes(slices.truncated, start);
-            set |= truncated.iter().fold(0, |set, flag| set | flag);
+            set |= u128::from_ne_bytes(lanes(slices.truncated, start));
         }
         set == 0 && self.decay != R::ZERO
     }

@@ -91,6 +91,7 @@ pub struct Powers<V>([Block<V>; LEVELS + 1]);
 const LEVELS: usize = BLOCK.ilog2() as usize;
 
 impl<V: Register> Powers<V> {
+    #[inline(always)]
     pub fn new(decay: V::Real) -> Self {
         let mut decays = Varying([V::splat(decay); 4]);
         let mut powers = [decays.0; LEVELS + 1];
@@ -122,8 +123,8 @@ fn compose<V: Register, D: Decays<V>>(mut decays: D, mut x: Block<V>, carry: V) 
     compose_level::<V, D, 1>(&mut decays, &mut x);
     compose_level::<V, D, 2>(&mut decays, &mut x);
     compose_level::<V, D, 3>(&mut decays, &mut x);
-    for index in 0..registers::<V>() {
-        x[index] = x[index].add(decays.times(LEVELS, index, carry));
+    for (index, x) in x.iter_mut().enumerate().take(registers::<V>()) {
+        *x = x.add(decays.times(LEVELS, index, carry));
     }
     x
 }
@@ -144,11 +145,11 @@ fn compose_level<V: Register, D: Decays<V>, const LEVEL: usize>(decays: &mut D, 
 /// every lane and becomes `x` at its beginning.
 #[inline(always)]
 pub fn solve<V: Register>(
-    decays: [V::Real; BLOCK],
-    offsets: [V::Real; BLOCK],
+    decays: &[V::Real; BLOCK],
+    offsets: &[V::Real; BLOCK],
     carry: &mut V,
 ) -> [V::Real; BLOCK] {
-    let x = compose(Varying(load(&decays)), load(&offsets), *carry);
+    let x = compose(Varying(load(decays)), load(offsets), *carry);
     *carry = x[0].first();
     store(x)
 }
@@ -157,10 +158,10 @@ pub fn solve<V: Register>(
 #[inline(always)]
 pub fn solve_uncut<V: Register>(
     powers: &Powers<V>,
-    offsets: [V::Real; BLOCK],
+    offsets: &[V::Real; BLOCK],
     carry: &mut V,
 ) -> [V::Real; BLOCK] {
-    let x = compose(powers, load(&offsets), *carry);
+    let x = compose(powers, load(offsets), *carry);
     *carry = x[0].first();
     store(x)
 }
