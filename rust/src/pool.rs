@@ -55,6 +55,16 @@ impl Pool {
             .map_or(1, ThreadPool::current_num_threads)
     }
 
+    /// Call `body` with every item, in parallel, and wait for all of them.
+    pub fn for_each_item<T: Send>(&self, items: Vec<T>, body: impl Fn(T) + Sync) {
+        match &self.threads {
+            Some(threads) if items.len() > 1 => {
+                threads.install(|| items.into_par_iter().with_max_len(1).for_each(&body));
+            }
+            _ => items.into_iter().for_each(body),
+        }
+    }
+
     /// Call `body` with every index below `count`, in parallel, and wait for all of them.
     pub fn for_each(&self, count: usize, body: impl Fn(usize) + Sync) {
         match &self.threads {
@@ -141,6 +151,14 @@ mod tests {
         });
         assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
         assert!(pool.num_threads() >= 1);
+    }
+
+    #[test]
+    fn every_item_is_handed_out_once() {
+        let mut numbers = vec![0_u32; 1000];
+        let pool = current().unwrap();
+        pool.for_each_item(numbers.iter_mut().collect(), |number| *number += 1);
+        assert!(numbers.iter().all(|&number| number == 1));
     }
 
     #[test]

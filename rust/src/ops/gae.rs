@@ -17,7 +17,7 @@ use super::registers::{self, Arch, Task};
 use super::scan::{Coefficients, LineBuffer, Recurrence, State, walk_line, walk_rows};
 use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
 use super::tiles::{Drain, Feed, FlagFeed};
-use crate::pool::PoolError;
+use crate::pool::{self, PoolError};
 
 /// The arrays that are read: all `[times, envs]`, `last_values` `[1, envs]`.
 #[derive(Clone, Copy)]
@@ -60,8 +60,15 @@ const LINE: usize = 1024;
 /// Environments walked side by side: their state stays in the first-level cache.
 const BLOCK: usize = 1024;
 
+/// Shares of the threads are multiples of this many environments, so that no two threads write to
+/// the same cache line.
+const ALIGNED: usize = 64;
+
 /// Fewer environments than these are walked one by one, each along its line of times.
 const MIN_LANES: usize = 4;
+
+/// Elements of an array from which its environments are shared among threads.
+const PARALLEL: usize = 1 << 18;
 
 /// Compute advantages and returns.
 ///
@@ -76,21 +83,49 @@ pub fn gae<V: Element>(
     if times == 0 || envs == 0 {
         return Ok(());
     }
-    let lines =
-        envs < MIN_LANES || (!inputs.rewards.is_dense() && inputs.rewards.transposed().is_dense());
+    if times * envs < PARALLEL || envs == 1 {
+        walk(inputs, &mut outputs, discounts);
+        return Ok(());
+    }
+    let pool = pool::current()?;
+    let share = envs
+        .div_ceil(pool.num_threads())
+        .next_multiple_of(ALIGNED)
+        .min(envs);
+    let mut shares = Vec::new();
     let mut start = 0;
     while start < envs {
-        let count = BLOCK.min(envs - start);
-        let block = inputs.part(0..times, start..start + count);
+        let end = envs.min(start + share);
+        shares.push((
+            inputs.part(0..times, start..end),
+            outputs.take_envs(end - start),
+        ));
+        start = end;
+    }
+    pool.for_each_item(shares, |(inputs, mut outputs)| {
+        walk(&inputs, &mut outputs, discounts);
+    });
+    Ok(())
+}
+
+/// One thread's work.
+fn walk<V: Element>(inputs: &Inputs<V>, outputs: &mut Outputs<'_, V>, discounts: Discounts) {
+    let Inputs {
+        times,
+        envs,
+        rewards,
+        ..
+    } = *inputs;
+    let lines = envs < MIN_LANES || (!rewards.is_dense() && rewards.transposed().is_dense());
+    for start in (0..envs).step_by(BLOCK) {
+        let block = start..envs.min(start + BLOCK);
         registers::run(Walk {
-            inputs: &block,
-            outputs: &mut outputs.take_envs(count),
+            inputs: &inputs.part(0..times, block.clone()),
+            outputs: &mut outputs.part(0..times, block),
             discounts,
             lines,
         });
-        start += count;
     }
-    Ok(())
 }
 
 impl<V: Element> Inputs<V> {

@@ -14,6 +14,7 @@ use super::registers::Register;
 use super::strided::RowsMut;
 
 /// The recurrence's coefficients in `L` lanes.
+#[derive(Clone, Copy)]
 pub struct Coefficients<R, const L: usize> {
     pub decays: [R; L],
     pub offsets: [R; L],
@@ -159,8 +160,9 @@ impl<R: Real> LineBuffer<R> {
 
     #[inline(always)]
     fn put<const L: usize>(&mut self, start: usize, coefficients: Coefficients<R, L>) {
-        self.decays[start..start + L].copy_from_slice(&coefficients.decays);
-        self.offsets[start..start + L].copy_from_slice(&coefficients.offsets);
+        let Coefficients { decays, offsets } = coefficients;
+        self.decays[start..start + L].copy_from_slice(&decays);
+        self.offsets[start..start + L].copy_from_slice(&offsets);
     }
 }
 

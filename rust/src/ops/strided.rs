@@ -60,6 +60,17 @@ impl Layout {
         false
     }
 
+    /// The addresses from the first byte of any element to behind the last one of any.
+    pub fn span(&self, size: isize) -> Range<isize> {
+        let (mut start, mut end) = (self.base as isize, self.base as isize + size);
+        for (stride, count) in [(self.row_stride, self.rows), (self.lane_stride, self.lanes)] {
+            let reach = stride * (count as isize - 1).max(0);
+            start += reach.min(0);
+            end += reach.max(0);
+        }
+        start..end
+    }
+
     #[inline(always)]
     fn address(&self, row: usize, lane: usize) -> *mut u8 {
         let offset = row as isize * self.row_stride + lane as isize * self.lane_stride;

@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -60,15 +62,15 @@ pub(super) fn gae<'py>(
                 template.output("out[0]", &pair[0])?,
                 template.output("out[1]", &pair[1])?,
             ];
-            let mut inputs = vec![
-                ("rewards", rewards),
-                ("values", values),
-                ("terminated", terminated),
-                ("last_values", last_values),
+            let inputs = [
+                Some(("rewards", rewards)),
+                Some(("values", values)),
+                Some(("terminated", terminated)),
+                Some(("last_values", last_values)),
+                truncated.map(|array| ("truncated", array)),
+                final_values.map(|array| ("final_values", array)),
             ];
-            inputs.extend(truncated.map(|array| ("truncated", array)));
-            inputs.extend(final_values.map(|array| ("final_values", array)));
-            refuse_overlap(&pair, &inputs)?;
+            call.refuse_overlap(&pair, inputs)?;
             pair
         }
     };
@@ -439,30 +441,6 @@ fn truncation_error(truncated: bool) -> PyErr {
     })
 }
 
-/// NumPy decides, exactly, whether a result shares memory with anything else.
-fn refuse_overlap(
-    outputs: &[Bound<'_, PyAny>; 2],
-    inputs: &[(&str, &Bound<'_, PyAny>)],
-) -> PyResult<()> {
-    let shares = outputs[0].py().import("numpy")?.getattr("shares_memory")?;
-    let others = inputs.iter().copied().chain([("out[1]", &outputs[1])]);
-    for (name, other) in others {
-        if shares.call1((&outputs[0], other))?.extract()? {
-            return Err(overlap_error("out[0]", name));
-        }
-    }
-    for (name, other) in inputs {
-        if shares.call1((&outputs[1], other))?.extract()? {
-            return Err(overlap_error("out[1]", name));
-        }
-    }
-    Ok(())
-}
-
-fn overlap_error(output: &str, other: &str) -> PyErr {
-    PyValueError::new_err(format!("{output} must not share memory with {other}"))
-}
-
 fn discounts(gamma: f64, gae_lambda: f64) -> PyResult<Discounts> {
     for (name, number) in [("gamma", gamma), ("gae_lambda", gae_lambda)] {
         if !(0.0..=1.0).contains(&number) {
@@ -482,6 +460,27 @@ fn discounts(gamma: f64, gae_lambda: f64) -> PyResult<Discounts> {
     })
 }
 
+/// An argument: its name, the array, and the memory that it lies in.
+type Argument<'a, 'py> = (&'a str, &'a Bound<'py, PyAny>, &'a Range<isize>);
+
+/// Where the memory around two arrays meets, NumPy decides whether elements do.
+fn refuse_shared(output: Argument<'_, '_>, other: Argument<'_, '_>) -> PyResult<()> {
+    if output.2.end <= other.2.start || other.2.end <= output.2.start {
+        return Ok(());
+    }
+    let numpy = output.1.py().import("numpy")?;
+    if numpy
+        .call_method1("shares_memory", (output.1, other.1))?
+        .extract()?
+    {
+        return Err(PyValueError::new_err(format!(
+            "{} must not share memory with {}",
+            output.0, other.0
+        )));
+    }
+    Ok(())
+}
+
 /// A checked call.
 struct Call {
     code: Code,
@@ -495,6 +494,44 @@ struct Call {
 }
 
 impl Call {
+    /// Results must not share memory with anything else; `inputs` are in the order of
+    /// [`Call::spans`].
+    fn refuse_overlap(
+        &self,
+        outputs: &[Bound<'_, PyAny>; 2],
+        inputs: [Option<(&str, &Bound<'_, PyAny>)>; 6],
+    ) -> PyResult<()> {
+        let size = self.code.size();
+        let [first, second] = self.outputs.map(|layout| layout.span(size));
+        refuse_shared(
+            ("out[0]", &outputs[0], &first),
+            ("out[1]", &outputs[1], &second),
+        )?;
+        for ((name, input), span) in inputs
+            .into_iter()
+            .zip(self.spans())
+            .filter_map(|(a, b)| a.zip(b))
+        {
+            refuse_shared(("out[0]", &outputs[0], &first), (name, input, &span))?;
+            refuse_shared(("out[1]", &outputs[1], &second), (name, input, &span))?;
+        }
+        Ok(())
+    }
+
+    fn spans(&self) -> [Option<Range<isize>>; 6] {
+        let size = self.code.size();
+        let flags = |(layout, code): (Layout, Code)| layout.span(code.size());
+        [
+            Some(self.rewards.span(size)),
+            Some(self.values.span(size)),
+            Some(flags(self.terminated)),
+            Some(self.last_values.span(size)),
+            self.truncation.map(|(truncated, _)| flags(truncated)),
+            self.truncation
+                .map(|(_, final_values)| final_values.span(size)),
+        ]
+    }
+
     /// # Safety
     /// Inputs can be read, outputs can be written and overlap nothing, for arrays of the types
     /// that the codes say.
