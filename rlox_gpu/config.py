@@ -166,8 +166,9 @@ class TrainingConfig(Config):
                 raise TypeError(f"{name}: expected a string, got {getattr(self, name)!r}")
         for name in ("total_timesteps", "eval_episodes"):
             check_count(name, getattr(self, name))
-        for name in ("seed", "eval_freq", "checkpoint_freq"):
+        for name in ("eval_freq", "checkpoint_freq"):
             check_count(name, getattr(self, name), least=0)
+        check_seed(self.seed)
         if self.target_return is not None:
             check_number("target_return", self.target_return)
         if self.target_return is not None and not self.eval_freq:
@@ -271,6 +272,13 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     if value < least:
         raise ValueError(f"{name}: expected an integer >= {least}, got {value}")
+
+
+def check_seed(seed: Any) -> None:
+    """Raise unless ``seed`` is an integer that every generator takes."""
+    check_count("seed", seed, least=0)
+    if seed >= 2**63:
+        raise ValueError(f"seed: expected an integer below 2**63, got {seed}")
 
 
 def check_number(

@@ -149,7 +149,7 @@ class Gradients(NamedTuple):
 
     logits: Tensor  # [B, A]
     values: Tensor  # [B]
-    metrics: Tensor  # [5], in the order of METRICS
+    metrics: Tensor | None  # [5], in the order of METRICS
 
 
 def categorical_ppo_gradients(
@@ -161,6 +161,8 @@ def categorical_ppo_gradients(
     returns: Tensor,
     old_values: Tensor,
     loss: PPOLoss,
+    *,
+    with_metrics: bool = True,
 ) -> Gradients:
     """Differentiate PPO's loss by hand for a categorical policy.
 
@@ -178,6 +180,8 @@ def categorical_ppo_gradients(
         ``[B]``.
     loss : PPOLoss
         The coefficients.
+    with_metrics : bool
+        Whether the loss's parts are computed too; the gradient does not need them.
     """
     scale, eps = 1.0 / len(logits), loss.clip_eps
     log_p = torch.log_softmax(logits, -1)
@@ -187,23 +191,19 @@ def categorical_ppo_gradients(
     ratio = log_ratio.exp()
     weighted = ratio * advantages
     clipped = ratio.clamp(1 - eps, 1 + eps) * advantages
-    slope = torch.where(weighted <= clipped, weighted, 0.0).mul_(-scale)
-    entropies = (p * log_p).sum(-1).neg_()
-
-    d_logits = p * -slope.unsqueeze(-1)
+    # A r, scaled and negative, where the unclipped term is the smaller one.
+    slope = torch.where(weighted <= clipped, weighted, 0.0).mul_(-scale).unsqueeze(-1)
+    d_logits = (p * slope).neg_().scatter_add_(-1, index, slope)
+    if loss.ent_coef or with_metrics:
+        entropies = (p * log_p).sum(-1).neg_()
     if loss.ent_coef:
         d_logits.addcmul_(p, log_p + entropies.unsqueeze(-1), value=loss.ent_coef * scale)
-    d_logits.scatter_add_(-1, index, slope.unsqueeze(-1))
-    d_values, errors = _value_gradient(values, returns, old_values, loss)
-    metrics = torch.stack(
-        (
-            torch.minimum(weighted, clipped).neg_(),
-            errors,
-            entropies,
-            ratio - 1 - log_ratio,
-            ((ratio - 1).abs() > eps).to(ratio.dtype),
-        )
-    ).mean(1)
+    d_values, value_losses = _value_gradient(values, returns, old_values, loss)
+    metrics = None
+    if with_metrics:
+        surrogate = torch.minimum(weighted, clipped).neg_()
+        divergence, outside = ratio - 1 - log_ratio, ((ratio - 1).abs() > eps).to(ratio.dtype)
+        metrics = torch.stack((surrogate, value_losses, entropies, divergence, outside)).mean(1)
     return Gradients(d_logits, d_values.mul_(loss.vf_coef * scale), metrics)
 
 

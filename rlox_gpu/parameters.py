@@ -58,8 +58,15 @@ class FlatParameters:
         """Whether the module's trainable parameters are still the views of ``data``."""
         current = {name: p for name, p in module.named_parameters() if p.requires_grad}
         return current.keys() == self.parameters.keys() and all(
-            parameter.is_set_to(self.view(self.data, name)) for name, parameter in current.items()
+            _same_memory(parameter, self.view(self.data, name))
+            for name, parameter in current.items()
         )
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    # Tensor.is_set_to has no fake form.
+    places = [(t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride()) for t in (a, b)]
+    return places[0] == places[1]
 
 
 def flatten_parameters(module: nn.Module, order: Iterable[str] | None = None) -> FlatParameters:
@@ -158,7 +165,8 @@ class FlatModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlatModule:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.flatten()
+        if not self.flat.shares_memory_with(self):
+            self.flatten()
         return self
 
     def __getstate__(self) -> dict[str, Any]:

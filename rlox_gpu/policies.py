@@ -167,6 +167,29 @@ def policy_for_spaces(observation_space: Any, action_space: Any, **kwargs: Any) 
     ValueError
         If the observation is not a flat box or the action not a finite choice.
     """
+    return DiscretePolicy(*discrete_sizes(observation_space, action_space), **kwargs)
+
+
+def check_fits(policy: Any, observation_space: Any, action_space: Any) -> None:
+    """Raise ValueError if ``policy`` is a standard one and was made for other spaces."""
+    if not isinstance(policy, DiscretePolicy):
+        return
+    obs_dim, n_actions = discrete_sizes(observation_space, action_space)
+    if (policy.obs_dim, policy.n_actions) != (obs_dim, n_actions):
+        raise ValueError(
+            f"policy: expected {obs_dim} observation entries and {n_actions} actions for this "
+            f"environment, got {policy.obs_dim} and {policy.n_actions}"
+        )
+
+
+def discrete_sizes(observation_space: Any, action_space: Any) -> tuple[int, int]:
+    """Return the numbers of observation entries and actions that the standard policy needs.
+
+    Raises
+    ------
+    ValueError
+        If the observation is not a flat box or the action not a finite choice.
+    """
     from gymnasium import spaces
 
     if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 1:
@@ -180,4 +203,4 @@ def policy_for_spaces(observation_space: Any, action_space: Any, **kwargs: Any) 
         )
     if action_space.start != 0:
         raise ValueError(f"env_id: actions from 0 expected, got {action_space}")
-    return DiscretePolicy(observation_space.shape[0], int(action_space.n), **kwargs)
+    return observation_space.shape[0], int(action_space.n)

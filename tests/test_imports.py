@@ -23,6 +23,7 @@ LAYERS = (
         "batch",
         "buffers",
         "envs",
+        "gym_vec_env",
         "losses",
         "networks",
         "parameters",

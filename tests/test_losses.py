@@ -103,6 +103,9 @@ def test_closed_form_gradient_equals_autograd(n, clip_vloss, ent_coef):
     torch.testing.assert_close(found.values, values.grad, rtol=1e-12, atol=1e-15)
     expected = torch.stack([metrics[name] for name in METRICS])
     torch.testing.assert_close(found.metrics, expected, rtol=1e-12, atol=1e-12)
+    silent = categorical_ppo_gradients(**data, loss=loss_fn, with_metrics=False)
+    assert silent.metrics is None
+    assert torch.equal(silent.logits, found.logits.detach())
 
 
 def test_loss_passes_gradcheck():

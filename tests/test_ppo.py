@@ -1,10 +1,10 @@
 import math
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from test_checkpoint import Linear
 
 from rlox_gpu import PPO, PPOConfig, PPOTrainer, Trainer, train_from_config
@@ -85,9 +85,7 @@ def test_both_gradients_agree_on_a_real_update():
         arguments = (policy,) if kind is explicit_gradient else (policy, policy.flat)
         adam = AdamState.like(policy.flat.data)
 
-        def gradient(minibatch, advantages, loss, kind=kind, arguments=arguments):
-            return kind(*arguments, minibatch, advantages, loss)
-
+        gradient = partial(kind, *arguments)
         results.append(update(batch, policy.flat, adam, gradient, loss, settings, seed=1, step=0))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(policies[0].flat.data, policies[1].flat.data, rtol=0, atol=2e-5)
@@ -100,7 +98,7 @@ def test_a_subclass_goes_through_autograd():
 
     for policy in (Own(4, 2, seed=0), DiscretePolicy(4, 2, seed=0)):
         batch = random_batch(8)
-        gradient_for(policy, policy.flat)(batch, batch.advantages, PPOLoss())
+        gradient_for(policy, policy.flat)(batch, batch.advantages, PPOLoss(), False)
         found = policy.flat.grad.clone()
         autograd_gradient(policy, policy.flat, batch, batch.advantages, PPOLoss())
         torch.testing.assert_close(found, policy.flat.grad, rtol=1e-4, atol=1e-6)
@@ -377,9 +375,10 @@ def test_the_window_holds_the_last_hundred_episodes():
     assert EpisodeWindow(window.entries()).means() == window.means()
 
 
-class BoxAction(gym.Env):
-    observation_space = spaces.Box(-1, 1, (2,))
-    action_space = spaces.Box(-1, 1, (1,))
+def cast_after_making():
+    ppo = PPO("CartPole-v1", **SMALL)
+    ppo.policy.double()
+    return ppo
 
 
 WRONG = {
@@ -388,6 +387,13 @@ WRONG = {
     "wrong type": (lambda: PPO("CartPole-v1", n_steps="many"), TypeError, "n_steps"),
     "gamma": (lambda: PPO("CartPole-v1", gamma=math.nan), ValueError, "gamma"),
     "seed": (lambda: PPO("CartPole-v1", seed=-1), ValueError, "seed"),
+    "seed size": (lambda: PPO("CartPole-v1", seed=2**63), ValueError, "seed"),
+    "policy size": (
+        lambda: PPO("CartPole-v1", policy=DiscretePolicy(6, 2)),
+        ValueError,
+        "policy: expected 4",
+    ),
+    "policy cast": (lambda: cast_after_making().train(64), RuntimeError, "policy"),
     "seed type": (lambda: PPO("CartPole-v1", seed="a"), TypeError, "seed"),
     "env": (lambda: PPO("NoSuchEnv-v0"), ValueError, "env_id"),
     "env type": (lambda: PPO(3), TypeError, "env_id"),

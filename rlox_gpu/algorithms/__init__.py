@@ -1,1 +1,5 @@
-"""..."""
+"""Training algorithms."""
+
+from rlox_gpu.algorithms.ppo import PPO
+
+__all__ = ["PPO"]

@@ -38,14 +38,14 @@ def choose_device(device: torch.device | str) -> torch.device:
         If the name is not a device, or CUDA is asked for and torch has none.
     """
     if device == "auto":
-        return torch.device("cuda" if cuda_problem() is None else "cpu")
+        device = "cuda" if cuda_problem() is None else "cpu"
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device: {device!r} is not a device: {error}") from error
     if chosen.type == "cuda" and (problem := cuda_problem()) is not None:
         raise ValueError(f"device: {device!r} cannot be used: {problem}")
-    return chosen
+    return torch.empty(0, device=chosen).device  # with its index: tensors say "cuda:0"
 
 
 @contextmanager

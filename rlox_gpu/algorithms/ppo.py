@@ -34,12 +34,12 @@ from rlox_gpu.algorithms.ppo_update import (
 from rlox_gpu.batch import RolloutBatch, RolloutStorage
 from rlox_gpu.callbacks import Callback, CallbackList
 from rlox_gpu.collectors import EpisodeTotals, collect, compute_advantages, episode_totals
-from rlox_gpu.config import PPOConfig, check_count, check_names
+from rlox_gpu.config import PPOConfig, check_count, check_names, check_seed
 from rlox_gpu.envs.selection import make_tensor_env, obs_width
 from rlox_gpu.evaluation import evaluate_policy
 from rlox_gpu.losses import PPOLoss
-from rlox_gpu.parameters import flatten_parameters
-from rlox_gpu.policies import DiscretePolicy, policy_for_spaces
+from rlox_gpu.parameters import FlatModule, flatten_parameters
+from rlox_gpu.policies import check_fits, policy_for_spaces
 
 ITERATION_METRICS = (*UPDATE_METRICS, "explained_variance", *EpisodeTotals._fields)
 
@@ -113,7 +113,7 @@ class PPO:
         **config: Any,
     ) -> None:
         check_names(config, PPOConfig.names(), "PPO")
-        check_count("seed", seed, least=0)
+        check_seed(seed)
         self.config = PPOConfig.from_dict({"n_envs": n_envs, **config})
         self.env_id, self.seed, self.device = env_id, seed, choose_device(device)
         if logger is not None and not callable(getattr(logger, "log", None)):
@@ -123,7 +123,7 @@ class PPO:
         self.policy = self._place(policy)
         self.flat = (
             self.policy.flat
-            if isinstance(self.policy, DiscretePolicy)
+            if isinstance(self.policy, FlatModule)
             else flatten_parameters(self.policy)
         )
         self.adam = AdamState.like(self.flat.data)
@@ -136,13 +136,13 @@ class PPO:
         self._episodes_begun = False
 
     def _place(self, policy: nn.Module | None) -> nn.Module:
+        spaces = self.env.single_observation_space, self.env.single_action_space
         if policy is None:
-            spaces = self.env.single_observation_space, self.env.single_action_space
-            return policy_for_spaces(
-                *spaces, seed=derive_seed(self.seed, "weights"), device=self.device
-            )
+            weights = derive_seed(self.seed, "weights")
+            return policy_for_spaces(*spaces, seed=weights, device=self.device)
         if not isinstance(policy, nn.Module):
             raise TypeError(f"policy: expected a torch.nn.Module, got {type(policy).__name__}")
+        check_fits(policy, *spaces)
         return policy.to(self.device)
 
     @property
@@ -206,6 +206,11 @@ class PPO:
         Tensor
             f32 ``[len(ITERATION_METRICS)]`` on the device.
         """
+        if not self.flat.shares_memory_with(self.policy):
+            raise RuntimeError(
+                "policy: its parameters were replaced (by to(), double() or a new module) after "
+                "PPO was made; make another PPO with it"
+            )
         self._begin_rollout()
         collect(self.policy, self.env, self.storage, seed=self.seed, step=self.iteration)  # type: ignore[arg-type]
         advantages, returns = compute_advantages(
@@ -300,7 +305,8 @@ class PPO:
         check_count("n_episodes", n_episodes)
         env = make_tensor_env(self.env_id, n_episodes, device=self.device)
         try:
-            return evaluate_policy(self.policy, env, seed=seed, deterministic=deterministic)
+            with suitable_threads(n_episodes * len(self.flat.data)):
+                return evaluate_policy(self.policy, env, seed=seed, deterministic=deterministic)
         finally:
             env.close()
 

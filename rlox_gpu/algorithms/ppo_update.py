@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from rlox_gpu.losses import METRICS, PPOLoss, categorical_ppo_gradients
 from rlox_gpu.parameters import FlatParameters
 from rlox_gpu.policies import DiscretePolicy
 
-Gradient = Callable[[RolloutBatch, Tensor, PPOLoss], Tensor]
+Gradient = Callable[[RolloutBatch, Tensor, PPOLoss, bool], Tensor | None]
 UPDATE_METRICS = (*METRICS, "grad_norm")
 
 
@@ -68,16 +69,17 @@ def update(
     """
     collected: list[Tensor] = []
     for epoch in range(settings.n_epochs):
-        collected.clear()
+        last = epoch == settings.n_epochs - 1
         counter = step * settings.n_epochs + epoch
         for minibatch in batch.sample_minibatches(settings.batch_size, seed=seed, step=counter):
             advantages = minibatch.advantages
             if settings.normalize_advantages and len(advantages) > 1:
                 advantages = normalize(advantages)
-            metrics = gradient(minibatch, advantages, loss)
+            metrics = gradient(minibatch, advantages, loss, last)
             norm = limit_norm(flat.grad, settings.max_grad_norm)
             adam_step(flat.data, flat.grad, adam, learning_rate=settings.learning_rate)
-            collected.append(torch.cat((metrics, norm.unsqueeze(0))))
+            if metrics is not None:
+                collected.append(torch.cat((metrics, norm.unsqueeze(0))))
     return torch.stack(collected).mean(0)
 
 
@@ -90,18 +92,18 @@ def normalize(advantages: Tensor) -> Tensor:
 def gradient_for(policy: nn.Module, flat: FlatParameters) -> Gradient:
     """Return the function that writes the gradient of a minibatch's loss into ``flat.grad``."""
     if type(policy) is DiscretePolicy and policy.flat is flat:
-        return lambda minibatch, advantages, loss: explicit_gradient(
-            policy, minibatch, advantages, loss
-        )
-    return lambda minibatch, advantages, loss: autograd_gradient(
-        policy, flat, minibatch, advantages, loss
-    )
+        return partial(explicit_gradient, policy)
+    return partial(autograd_gradient, policy, flat)
 
 
 @torch.no_grad()
 def explicit_gradient(
-    policy: DiscretePolicy, minibatch: RolloutBatch, advantages: Tensor, loss: PPOLoss
-) -> Tensor:
+    policy: DiscretePolicy,
+    minibatch: RolloutBatch,
+    advantages: Tensor,
+    loss: PPOLoss,
+    with_metrics: bool = True,
+) -> Tensor | None:
     """Overwrite ``policy.flat.grad`` by the explicit backward pass; return the metrics ``[5]``."""
     logits, values, saved = actor_critic.forward(policy.weights, minibatch.obs)
     gradients = categorical_ppo_gradients(
@@ -113,6 +115,7 @@ def explicit_gradient(
         minibatch.returns,
         minibatch.values,
         loss,
+        with_metrics=with_metrics,
     )
     actor_critic.backward(
         policy.weights, saved, gradients.logits, gradients.values, policy.gradients
@@ -126,7 +129,8 @@ def autograd_gradient(
     minibatch: RolloutBatch,
     advantages: Tensor,
     loss: PPOLoss,
-) -> Tensor:
+    with_metrics: bool = True,
+) -> Tensor | None:
     """Overwrite ``flat.grad`` through torch's autograd; return the metrics ``[5]``."""
     flat.grad.zero_()
     with torch.enable_grad():
@@ -140,4 +144,4 @@ def autograd_gradient(
             minibatch.values,
         )
     value.backward()  # type: ignore[no-untyped-call]
-    return torch.stack([metrics[name] for name in METRICS])
+    return torch.stack([metrics[name] for name in METRICS]) if with_metrics else None

@@ -5,7 +5,7 @@ use std::ops::{Add, Mul, Sub};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::line;
+use super::registers::{Arch, Register};
 
 /// A type of array elements; sums are formed in [`Element::Real`].
 pub trait Element: Copy + Send + Sync + 'static {
@@ -53,11 +53,8 @@ pub trait Real:
     /// `self` where the mask is ones, else zero.
     fn masked(self, mask: Self::Mask) -> Self;
 
-    /// The recurrence along a line: `x`, the offsets at first, becomes the solution.
-    ///
-    /// `x[t] += decay[t] * x[t+1]` from the end, where `carry` follows, to the beginning; nothing
-    /// is added where `decay[t]` is zero.
-    fn compose(decay: &[Self], x: &mut [Self], carry: Self);
+    /// Some lanes of this type in a register of a processor.
+    type Register<A: Arch>: Register<Real = Self>;
 }
 
 /// `L` elements of a slice, from `start` on.
@@ -80,9 +77,10 @@ pub fn each<T: Copy + Default, const L: usize>(f: impl Fn(usize) -> T) -> [T; L]
 }
 
 macro_rules! impl_real {
-    ($type:ty, $bits:ty, $compose:path) => {
+    ($type:ty, $bits:ty, $register:ident) => {
         impl Real for $type {
             type Mask = $bits;
+            type Register<A: Arch> = A::$register;
 
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -105,11 +103,6 @@ macro_rules! impl_real {
             #[inline(always)]
             fn masked(self, mask: $bits) -> Self {
                 Self::from_bits(self.to_bits() & mask)
-            }
-
-            #[inline(always)]
-            fn compose(decay: &[Self], x: &mut [Self], carry: Self) {
-                $compose(decay, x, carry);
             }
         }
 
@@ -171,7 +164,7 @@ macro_rules! impl_half {
     };
 }
 
-impl_real!(f32, u32, line::compose_f32);
-impl_real!(f64, u64, line::compose_f64);
+impl_real!(f32, u32, F32);
+impl_real!(f64, u64, F64);
 impl_half!(f16);
 impl_half!(bf16);

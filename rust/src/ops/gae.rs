@@ -11,10 +11,10 @@
 
 use std::ops::Range;
 
-use multiversion::multiversion;
-
 use super::element::{Element, Real, each, lanes};
-use super::scan::{Coefficients, LINE, LineBuffer, Recurrence, State, walk_line, walk_rows};
+use super::line::Powers;
+use super::registers::{self, Arch, Task};
+use super::scan::{Coefficients, LineBuffer, Recurrence, State, walk_line, walk_rows};
 use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
 use super::tiles::{Drain, Feed, FlagFeed};
 use crate::pool::PoolError;
@@ -54,6 +54,9 @@ pub struct Discounts {
 /// Elements of an array that pass through a buffer in one go, where one is needed.
 const TILE: usize = 4096;
 
+/// Times of a trajectory that are walked in one go; also as many in all of several short ones.
+const LINE: usize = 1024;
+
 /// Environments walked side by side: their state stays in the first-level cache.
 const BLOCK: usize = 1024;
 
@@ -79,7 +82,12 @@ pub fn gae<V: Element>(
     while start < envs {
         let count = BLOCK.min(envs - start);
         let block = inputs.part(0..times, start..start + count);
-        walk_block(&block, &mut outputs.take_envs(count), discounts, lines);
+        registers::run(Walk {
+            inputs: &block,
+            outputs: &mut outputs.take_envs(count),
+            discounts,
+            lines,
+        });
         start += count;
     }
     Ok(())
@@ -102,19 +110,17 @@ impl<V: Element> Inputs<V> {
         }
     }
 
-    /// A stretch of one trajectory as a single row of times.
-    #[inline]
-    fn line(&self, times: Range<usize>, env: usize) -> Self {
-        let part = self.part(times, env..env + 1);
+    /// Rows are trajectories.
+    fn transposed(self) -> Self {
         Self {
-            rewards: part.rewards.transposed(),
-            values: part.values.transposed(),
-            terminated: part.terminated.transposed(),
-            truncation: part.truncation.map(|truncation| Truncation {
+            rewards: self.rewards.transposed(),
+            values: self.values.transposed(),
+            terminated: self.terminated.transposed(),
+            truncation: self.truncation.map(|truncation| Truncation {
                 truncated: truncation.truncated.transposed(),
                 final_values: truncation.final_values.transposed(),
             }),
-            ..part
+            ..self
         }
     }
 }
@@ -135,29 +141,36 @@ impl<V: Element> Outputs<'_, V> {
         }
     }
 
-    #[inline]
-    fn line(&mut self, times: Range<usize>, env: usize) -> Outputs<'_, V> {
-        let part = self.part(times, env..env + 1);
-        Outputs {
-            advantages: part.advantages.transposed(),
-            returns: part.returns.transposed(),
+    /// Rows are trajectories.
+    fn transposed(self) -> Self {
+        Self {
+            advantages: self.advantages.transposed(),
+            returns: self.returns.transposed(),
         }
     }
 }
 
-#[multiversion(targets("x86_64+avx2+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn walk_block<V: Element>(
-    inputs: &Inputs<V>,
-    outputs: &mut Outputs<'_, V>,
+/// Some environments over all times.
+struct Walk<'a, 'b, V> {
+    inputs: &'a Inputs<V>,
+    outputs: &'a mut Outputs<'b, V>,
     discounts: Discounts,
     lines: bool,
-) {
-    let mut buffers = Buffers::new(discounts);
-    match (lines, inputs.truncation.is_some()) {
-        (false, false) => block_by_rows::<V, false>(inputs, outputs, &mut buffers),
-        (false, true) => block_by_rows::<V, true>(inputs, outputs, &mut buffers),
-        (true, false) => block_by_lines::<V, false>(inputs, outputs, &mut buffers),
-        (true, true) => block_by_lines::<V, true>(inputs, outputs, &mut buffers),
+}
+
+impl<V: Element> Task for Walk<'_, '_, V> {
+    #[inline(always)]
+    fn run<A: Arch>(self) {
+        let Self {
+            inputs, outputs, ..
+        } = self;
+        let mut buffers = Buffers::new(self.discounts);
+        match (self.lines, inputs.truncation.is_some()) {
+            (false, false) => block_by_rows::<V, false>(inputs, outputs, &mut buffers),
+            (false, true) => block_by_rows::<V, true>(inputs, outputs, &mut buffers),
+            (true, false) => block_by_lines::<V, A, false>(inputs, outputs, &mut buffers),
+            (true, true) => block_by_lines::<V, A, true>(inputs, outputs, &mut buffers),
+        }
     }
 }
 
@@ -188,30 +201,41 @@ fn block_by_rows<V: Element, const TRUNCATION: bool>(
 }
 
 #[inline(always)]
-fn block_by_lines<V: Element, const TRUNCATION: bool>(
+fn block_by_lines<V: Element, A: Arch, const TRUNCATION: bool>(
     inputs: &Inputs<V>,
     outputs: &mut Outputs<'_, V>,
     buffers: &mut Buffers<V::Real>,
 ) {
-    let mut line = LineBuffer::new(inputs.times);
-    for env in 0..inputs.envs {
-        let mut last_value = [V::Real::ZERO];
-        inputs
-            .last_values
-            .part(0..1, env..env + 1)
-            .load(&mut last_value);
-        let mut state = (last_value[0], V::Real::ZERO);
+    let powers = Powers::<<V::Real as Real>::Register<A>>::new(buffers.decay);
+    let length = inputs.times.min(LINE);
+    let mut buffer = LineBuffer::new(length);
+    let mut states = vec![(V::Real::ZERO, V::Real::ZERO); LINE / length];
+    let mut first = 0;
+    while first < inputs.envs {
+        let envs = first..inputs.envs.min(first + states.len());
+        for (env, state) in envs.clone().zip(&mut states) {
+            let mut last_value = [V::Real::ZERO];
+            inputs
+                .last_values
+                .part(0..1, env..env + 1)
+                .load(&mut last_value);
+            *state = (last_value[0], V::Real::ZERO);
+        }
         let mut end = inputs.times;
         while end > 0 {
-            let start = end.saturating_sub(LINE);
-            let part = inputs.line(start..end, env);
-            let mut outputs = outputs.line(start..end, env);
+            let times = end.saturating_sub(length)..end;
+            let part = inputs.part(times.clone(), envs.clone()).transposed();
+            let mut outputs = outputs.part(times.clone(), envs.clone()).transposed();
             let (model, drains) = buffers.model::<V, TRUNCATION>(&part);
-            let [mut first, mut second] = drains.rows(&mut outputs);
-            walk_line(&model, &mut state, &mut line, [first.row(0), second.row(0)]);
+            let [mut advantages, mut returns] = drains.rows(&mut outputs);
+            for (index, state) in states.iter_mut().enumerate().take(envs.len()) {
+                let outputs = [advantages.row(index), returns.row(index)];
+                walk_line(&model, index, &powers, state, &mut buffer, outputs);
+            }
             drains.flush(&mut outputs);
-            end = start;
+            end = times.start;
         }
+        first = envs.end;
     }
 }
 
@@ -345,23 +369,30 @@ impl<'a, R: Real, const TRUNCATION: bool> Recurrence for Gae<'a, R, TRUNCATION> 
     ) -> Coefficients<R, L> {
         let rewards: [_; L] = lanes(slices.rewards, start);
         let values: [_; L] = lanes(slices.values, start);
-        let terminated: [_; L] = lanes(slices.terminated, start);
-        let goes_on: [_; L] = each(|lane| R::mask(terminated[lane] == 0));
+        let goes_on: [_; L] = unset::<R, L>(slices.terminated, start);
         let mut next_values = next_values;
-        let mut decay: [_; L] = each(|lane| self.decay.masked(goes_on[lane]));
+        let mut decays: [_; L] = each(|lane| self.decay.masked(goes_on[lane]));
         if TRUNCATION {
-            let truncated: [_; L] = lanes(slices.truncated, start);
+            let runs_on: [_; L] = unset::<R, L>(slices.truncated, start);
             let final_values: [_; L] = lanes(slices.final_values, start);
-            let runs_on: [_; L] = each(|lane| R::mask(truncated[lane] == 0));
             next_values =
                 each(|lane| R::choose(runs_on[lane], next_values[lane], final_values[lane]));
-            decay = each(|lane| decay[lane].masked(runs_on[lane]));
+            decays = each(|lane| decays[lane].masked(runs_on[lane]));
         }
         let bootstrap: [_; L] = each(|lane| (self.gamma * next_values[lane]).masked(goes_on[lane]));
         Coefficients {
-            decay,
-            offset: each(|lane| rewards[lane] + bootstrap[lane] - values[lane]),
+            decays,
+            offsets: each(|lane| rewards[lane] + bootstrap[lane] - values[lane]),
         }
+    }
+
+    #[inline(always)]
+    fn is_uncut(&self, slices: &Self::Slices, start: usize) -> bool {
+        let mut set = u128::from_ne_bytes(lanes(slices.terminated, start));
+        if TRUNCATION {
+            set |= u128::from_ne_bytes(lanes(slices.truncated, start));
+        }
+        set == 0 && self.decay != R::ZERO
     }
 
     #[inline(always)]
@@ -374,4 +405,11 @@ impl<'a, R: Real, const TRUNCATION: bool> Recurrence for Gae<'a, R, TRUNCATION> 
         let values: [_; L] = lanes(slices.values, start);
         [x, each(|lane| x[lane] + values[lane])]
     }
+}
+
+/// Masks of the flags that are not set.
+#[inline(always)]
+fn unset<R: Real, const L: usize>(flags: &[u8], start: usize) -> [R::Mask; L] {
+    let flags: [_; L] = lanes(flags, start);
+    each(|lane| R::mask(flags[lane] == 0))
 }

@@ -4,6 +4,7 @@ pub(crate) mod element;
 pub(crate) mod gae;
 mod line;
 pub mod random;
+mod registers;
 mod scan;
 pub(crate) mod strided;
 mod tiles;

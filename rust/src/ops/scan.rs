@@ -9,12 +9,14 @@
 //! NaN or infinity there stays there.
 
 use super::element::{Real, each, lanes};
+use super::line::{BLOCK, Powers, solve, solve_uncut};
+use super::registers::Register;
 use super::strided::RowsMut;
 
-/// One step of the recurrence, for `L` lanes.
+/// The recurrence's coefficients in `L` lanes.
 pub struct Coefficients<R, const L: usize> {
-    pub decay: [R; L],
-    pub offset: [R; L],
+    pub decays: [R; L],
+    pub offsets: [R; L],
 }
 
 /// How transitions become coefficients, and the recurrence results.
@@ -30,7 +32,7 @@ pub trait Recurrence {
     /// The values of the observations that the transitions start from.
     fn values(slices: &Self::Slices) -> &[Self::Real];
 
-    /// The coefficients of the `L` lanes from `start` on; `next_values` are the values that
+    /// Decays and offsets of the `L` lanes from `start` on; `next_values` are the values that
     /// follow if nothing ends.
     fn coefficients<const L: usize>(
         &self,
@@ -38,6 +40,10 @@ pub trait Recurrence {
         start: usize,
         next_values: [Self::Real; L],
     ) -> Coefficients<Self::Real, L>;
+
+    /// Whether all lanes of a block from `start` on are known to have the decay of the [`Powers`]
+    /// that the walk is given, and that it is not zero. False is always right and costs only time.
+    fn is_uncut(&self, slices: &Self::Slices, start: usize) -> bool;
 
     /// What is written to the two outputs.
     fn results<const L: usize>(
@@ -104,9 +110,9 @@ fn step<M: Recurrence, const L: usize>(
     let next_values: [_; L] = lanes(&state.next_values, start);
     let carry: [_; L] = lanes(&state.carry, start);
     let values: [_; L] = lanes(M::values(row), start);
-    let Coefficients { decay, offset } = model.coefficients(row, start, next_values);
-    let kept: [_; L] = each(|lane| M::Real::mask(decay[lane] != M::Real::ZERO));
-    let x: [_; L] = each(|lane| offset[lane] + (decay[lane] * carry[lane]).masked(kept[lane]));
+    let Coefficients { decays, offsets } = model.coefficients(row, start, next_values);
+    let kept: [_; L] = each(|lane| M::Real::mask(decays[lane] != M::Real::ZERO));
+    let x: [_; L] = each(|lane| offsets[lane] + (decays[lane] * carry[lane]).masked(kept[lane]));
     let results = model.results::<L>(row, start, x);
     let end = start + L;
     outputs[0][start..end].copy_from_slice(&results[0]);
@@ -115,57 +121,86 @@ fn step<M: Recurrence, const L: usize>(
     state.next_values[start..end].copy_from_slice(&values);
 }
 
-/// Times of a line that are worked on in one go.
-pub const LINE: usize = 512;
-
-/// What [`walk_line`] keeps between its three passes over at most [`LINE`] times.
+/// The coefficients of a line.
 pub struct LineBuffer<R> {
-    next_values: Vec<R>,
-    decay: Vec<R>,
-    x: Vec<R>,
+    decays: Vec<R>,
+    offsets: Vec<R>,
 }
 
 impl<R: Real> LineBuffer<R> {
     pub fn new(times: usize) -> Self {
-        let length = times.min(LINE);
         Self {
-            next_values: vec![R::ZERO; length],
-            decay: vec![R::ZERO; length],
-            x: vec![R::ZERO; length],
+            decays: vec![R::ZERO; times],
+            offsets: vec![R::ZERO; times],
         }
+    }
+
+    #[inline(always)]
+    fn fill<M: Recurrence<Real = R>>(&mut self, model: &M, line: &M::Slices, next_value: R) {
+        let values = M::values(line);
+        let times = values.len();
+        // The last block, where one is full, takes its last next value from elsewhere.
+        let rest = times.saturating_sub(BLOCK);
+        if times >= BLOCK {
+            let mut next_values = [next_value; BLOCK];
+            next_values[..BLOCK - 1].copy_from_slice(&values[rest + 1..]);
+            self.put(rest, model.coefficients(line, rest, next_values));
+        } else {
+            for time in 0..times {
+                let next_value = *values.get(time + 1).unwrap_or(&next_value);
+                self.put(time, model.coefficients(line, time, [next_value]));
+            }
+        }
+        for_groups!(rest, |start, L| {
+            let next_values: [_; L] = lanes(values, start + 1);
+            self.put(start, model.coefficients(line, start, next_values));
+        });
+    }
+
+    #[inline(always)]
+    fn put<const L: usize>(&mut self, start: usize, coefficients: Coefficients<R, L>) {
+        self.decays[start..start + L].copy_from_slice(&coefficients.decays);
+        self.offsets[start..start + L].copy_from_slice(&coefficients.offsets);
     }
 }
 
-/// Walk row 0, a line of at most [`LINE`] times of one trajectory, from its end to its beginning, from
+/// Walk row `index`, a line of times of one trajectory, from its end to its beginning, from
 /// `state = (next value, x at the next time)` and to it.
+///
+/// Forming all coefficients first keeps the compiler from mixing that work, in its own vectors,
+/// with the shifts of the solver.
 #[inline(always)]
-pub fn walk_line<M: Recurrence>(
+pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     model: &M,
+    index: usize,
+    powers: &Powers<V>,
     state: &mut (M::Real, M::Real),
     buffer: &mut LineBuffer<M::Real>,
     outputs: [&mut [M::Real]; 2],
 ) {
     let [first, second] = outputs;
-    let line = &model.row(0);
-    let values = M::values(line);
-    let times = values.len();
-    let LineBuffer {
-        next_values,
-        decay,
-        x,
-    } = buffer;
-    next_values[..times - 1].copy_from_slice(&values[1..]);
-    next_values[times - 1] = state.0;
-    for_groups!(times, |start, L| {
-        let coefficients = model.coefficients::<L>(line, start, lanes(next_values, start));
-        decay[start..start + L].copy_from_slice(&coefficients.decay);
-        x[start..start + L].copy_from_slice(&coefficients.offset);
-    });
-    M::Real::compose(&decay[..times], &mut x[..times], state.1);
-    for_groups!(times, |start, L| {
-        let results = model.results::<L>(line, start, lanes(x, start));
-        first[start..start + L].copy_from_slice(&results[0]);
-        second[start..start + L].copy_from_slice(&results[1]);
-    });
-    *state = (values[0], x[0]);
+    let line = model.row(index);
+    let values = M::values(&line);
+    buffer.fill(model, &line, state.0);
+    let head = values.len() % BLOCK;
+    let mut carry = V::splat(state.1);
+    for start in (head..values.len()).step_by(BLOCK).rev() {
+        let offsets = lanes(&buffer.offsets, start);
+        let x = if model.is_uncut(&line, start) {
+            solve_uncut(powers, &offsets, &mut carry)
+        } else {
+            solve(&lanes(&buffer.decays, start), &offsets, &mut carry)
+        };
+        let results = model.results(&line, start, x);
+        first[start..start + BLOCK].copy_from_slice(&results[0]);
+        second[start..start + BLOCK].copy_from_slice(&results[1]);
+    }
+    let mut x_next = carry.lane_0();
+    for start in (0..head).rev() {
+        let decay = buffer.decays[start];
+        let kept = M::Real::mask(decay != M::Real::ZERO);
+        x_next = buffer.offsets[start] + (decay * x_next).masked(kept);
+        [[first[start]], [second[start]]] = model.results(&line, start, [x_next]);
+    }
+    *state = (values[0], x_next);
 }
