@@ -2,7 +2,8 @@
 //! a snapshot is a copy of them, a rollout step is written to where the rollout is kept.
 #![allow(unsafe_code)]
 
-use super::step::{self, GROUP};
+use super::chunk::GROUP;
+use super::step;
 use super::task::Task;
 use crate::philox::{philox_lanes, stream};
 use crate::pool::PoolError;
