@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
@@ -33,6 +34,7 @@ setup(
             "rlox_gpu._host",
             ["csrc/host_module.cpp"],
             include_dirs=["csrc"],
+            depends=sorted(map(str, Path("csrc").glob("*.cuh"))),
             cxx_std=17,
             # The same bits as the GPU: no fused multiply-add, no fast-math.
             extra_compile_args=["-O2", "-ffp-contract=off"],

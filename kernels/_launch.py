@@ -1,9 +1,18 @@
 """How the scan kernels are laid over the device: a pure function of sizes, testable anywhere."""
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
 WARP = 32
+
+# By (float64, truncation): the most that compile without spills and with full occupancy in reach.
+_ELEMENTS_AHEAD = {
+    (False, False): 32,
+    (False, True): 12,
+    (True, False): 16,
+    (True, True): 8,
+}
 
 
 class Layout(Enum):
@@ -19,7 +28,7 @@ class LaunchConfig:
 
     A program owns ``block_n`` sequences. It walks back through time in turns: ``ahead`` loads of
     ``block_t`` steps each are issued before any of them is used. ``vector`` is the number of
-    neighbouring elements that one lane reads in one access.
+    neighbouring elements that one lane owns, ``unit`` how many of them one access can take.
     """
 
     layout: Layout
@@ -27,6 +36,7 @@ class LaunchConfig:
     block_t: int
     ahead: int
     vector: int
+    unit: int
     num_warps: int
 
     def programs(self, num_envs: int) -> int:
@@ -41,40 +51,46 @@ def scan_config(
     itemsize: int,
     sm_count: int,
     *,
-    truncation: bool = False,
+    alignment: int,
+    truncation: bool,
 ) -> LaunchConfig:
     """Block sizes and warps for ``num_steps`` x ``num_envs`` elements of ``itemsize`` bytes.
 
+    ``alignment`` is a number of elements that divides the contiguous size and every stride,
     ``truncation`` says that two more arrays are read. Any size is served: what does not fit into
     one turn is walked in several.
     """
     if layout is Layout.TIME_MAJOR:
-        return _time_major(num_steps, num_envs, itemsize, sm_count, truncation)
-    return _row_major(num_steps, num_envs, itemsize, sm_count)
+        return _time_major(num_envs, itemsize, sm_count, alignment, truncation)
+    return _row_major(num_steps, num_envs, itemsize, sm_count, alignment)
 
 
 def _time_major(
-    num_steps: int, num_envs: int, itemsize: int, sm_count: int, truncation: bool
+    num_envs: int, itemsize: int, sm_count: int, alignment: int, truncation: bool
 ) -> LaunchConfig:
     # Wide accesses save instructions, narrow ones spread few environments over more
     # multiprocessors: take the widest that still gives each of them a warp.
-    vector = min(16 // itemsize, 4)
+    vector = math.gcd(min(16 // itemsize, 4), alignment)
     while vector > 1 and num_envs < WARP * vector * sm_count:
         vector //= 2
     num_warps = 4 if num_envs >= 4 * 4 * WARP * vector * sm_count else 1
-    # Registers bound the elements that a lane can hold ahead.
-    elements = (16 if itemsize == 8 else 32) // (2 if truncation else 1)
+    # Registers bound the elements that a lane can hold ahead. Short rollouts use the same number:
+    # masked rows cost little, and each number is another kernel to compile.
+    elements = _ELEMENTS_AHEAD[itemsize == 8, truncation]
     return LaunchConfig(
         Layout.TIME_MAJOR,
         block_n=WARP * vector * num_warps,
         block_t=1,
-        ahead=min(elements // vector, _power_of_two(num_steps)),
+        ahead=elements // vector,
         vector=vector,
+        unit=vector,
         num_warps=num_warps,
     )
 
 
-def _row_major(num_steps: int, num_envs: int, itemsize: int, sm_count: int) -> LaunchConfig:
+def _row_major(
+    num_steps: int, num_envs: int, itemsize: int, sm_count: int, alignment: int
+) -> LaunchConfig:
     # A warp spans at most one row, so that the scan needs shuffles and no shared memory.
     vector = 2 if itemsize == 8 else 4
     block_t = min(WARP * vector, max(vector, _power_of_two(num_steps)))
@@ -86,6 +102,7 @@ def _row_major(num_steps: int, num_envs: int, itemsize: int, sm_count: int) -> L
         block_t=block_t,
         ahead=min(4, _power_of_two(-(-num_steps // block_t))),
         vector=vector,
+        unit=math.gcd(vector, alignment),
         num_warps=num_warps,
     )
 

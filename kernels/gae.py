@@ -10,11 +10,14 @@ written; with truncations one more flag byte, and four bytes where an episode wa
 memory a second time.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 
 from ._launch import Layout, scan_config
+from ._layout import empty_in, fits, laid_out, layout_of
 from ._runtime import current, sm_count
 from .linear_scan import next_group, pack, rotate, scan_tile, step, unpack
 
@@ -42,6 +45,11 @@ def _prologue(
     return tl.where(cut, 0.0, decay), b
 
 
+@triton.jit
+def _elements(count, UNIT: tl.constexpr):
+    return tl.full([], count, tl.int64) * UNIT
+
+
 @triton.jit(do_not_specialize=["num_steps"])
 def _gae_time_major_kernel(
     rewards,
@@ -67,12 +75,25 @@ def _gae_time_major_kernel(
     ACCUMULATOR: tl.constexpr,
     BLOCK_N: tl.constexpr,
     AHEAD: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
-    """A lane owns neighbouring environments and walks them back through time."""
+    """A lane owns neighbouring environments and walks them back through time.
+
+    ``num_envs`` and the strides count in units of ``UNIT`` elements: so the compiler sees by how
+    much the rows are aligned, which decides how wide it may read.
+    """
+    envs = _elements(num_envs, UNIT)
+    stride_rewards = _elements(stride_rewards, UNIT)
+    stride_values = _elements(stride_values, UNIT)
+    stride_terminated = _elements(stride_terminated, UNIT)
+    stride_truncated = _elements(stride_truncated, UNIT)
+    stride_final = _elements(stride_final, UNIT)
+    stride_advantages = _elements(stride_advantages, UNIT)
+    stride_returns = _elements(stride_returns, UNIT)
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     discount = tl.full([], gamma, ACCUMULATOR)
     decay = tl.full([], gamma * gae_lambda, ACCUMULATOR)
-    next_value = tl.load(last_values + n, mask=n < num_envs, other=0.0).to(ACCUMULATOR)
+    next_value = tl.load(last_values + n, mask=n < envs, other=0.0).to(ACCUMULATOR)
     advantage = tl.zeros([BLOCK_N], ACCUMULATOR)
     top = num_steps.to(tl.int64) - 1
     reward_row = rewards + top * stride_rewards
@@ -89,7 +110,7 @@ def _gae_time_major_kernel(
         ended = ()
         cut_short = ()
         for i in tl.static_range(AHEAD):
-            live = n < tl.where(top >= i, num_envs, 0)
+            live = n < tl.where(top >= i, envs, 0)
             reward += (tl.load(reward_row + n, mask=live, other=0.0),)
             value += (tl.load(value_row + n, mask=live, other=0.0),)
             ended += (tl.load(end_row + n, mask=live, other=0),)
@@ -110,7 +131,7 @@ def _gae_time_major_kernel(
             else:
                 final += (value[i],)
         for i in tl.static_range(AHEAD):
-            live = n < tl.where(top >= i, num_envs, 0)
+            live = n < tl.where(top >= i, envs, 0)
             v = value[i].to(ACCUMULATOR)
             r = reward[i].to(ACCUMULATOR)
             f = final[i].to(ACCUMULATOR)
@@ -187,8 +208,13 @@ def _gae_row_major_kernel(
     BLOCK_T: tl.constexpr,
     VECTOR: tl.constexpr,
     AHEAD: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
-    """A warp owns rows; its lanes scan a tile of ``BLOCK_T`` steps, tile by tile back in time."""
+    """A warp owns rows; its lanes scan a tile of ``BLOCK_T`` steps, tile by tile back in time.
+
+    ``num_steps`` and the strides count in units of ``UNIT`` elements: so the compiler sees by how
+    much the rows are aligned, which decides how wide it may read.
+    """
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
     column = tl.arange(0, BLOCK_T)[None, :]
     inside = n < num_envs
@@ -197,7 +223,12 @@ def _gae_row_major_kernel(
     last = tl.load(last_values + n, mask=inside, other=0.0).to(ACCUMULATOR)
     value_carry = tl.broadcast_to(last, [BLOCK_N, BLOCK_T // VECTOR])
     carry = tl.zeros([BLOCK_N, BLOCK_T // VECTOR], ACCUMULATOR)
-    steps = num_steps.to(tl.int64)
+    reward_row = n * stride_rewards * UNIT
+    value_row = n * stride_values * UNIT
+    end_row = n * stride_terminated * UNIT
+    cut_row = n * stride_truncated * UNIT
+    final_row = n * stride_final * UNIT
+    steps = _elements(num_steps, UNIT)
     start = tl.cdiv(steps, BLOCK_T) * BLOCK_T - BLOCK_T
     while start >= 0:
         reward = ()
@@ -207,21 +238,21 @@ def _gae_row_major_kernel(
         for i in tl.static_range(AHEAD):
             t = start - i * BLOCK_T + column
             live = inside & (t >= 0) & (t < steps)
-            reward += (tl.load(rewards + n * stride_rewards + t, mask=live, other=0.0),)
-            value += (tl.load(values + n * stride_values + t, mask=live, other=0.0),)
+            reward += (tl.load(rewards + reward_row + t, mask=live, other=0.0),)
+            value += (tl.load(values + value_row + t, mask=live, other=0.0),)
             # Without the hint the byte loads would set a lane's share to 16 steps, and the wider
             # loads would split sectors.
-            at = tl.max_contiguous(n * stride_terminated + t, [1, VECTOR])
+            at = tl.max_contiguous(end_row + t, [1, VECTOR])
             ended += (tl.load(terminated + at, mask=live, other=1),)
             if TRUNCATION:
-                at = tl.max_contiguous(n * stride_truncated + t, [1, VECTOR])
+                at = tl.max_contiguous(cut_row + t, [1, VECTOR])
                 cut_short += (tl.load(truncated + at, mask=live, other=0),)
             else:
                 cut_short += (ended[i],)
         final = ()
         for i in tl.static_range(AHEAD):
             if TRUNCATION:
-                at = n * stride_final + (start - i * BLOCK_T + column)
+                at = final_row + (start - i * BLOCK_T + column)
                 wanted = (cut_short[i] != 0) & (ended[i] == 0)
                 final += (tl.load(final_values + at, mask=wanted, other=0.0),)
             else:
@@ -246,8 +277,8 @@ def _gae_row_major_kernel(
                 TRUNCATION,
                 VECTOR,
             )
-            tl.store(advantages + n * stride_advantages + t, advantage, mask=live)
-            tl.store(returns + n * stride_returns + t, advantage + v, mask=live)
+            tl.store(advantages + n * stride_advantages * UNIT + t, advantage, mask=live)
+            tl.store(returns + n * stride_returns * UNIT + t, advantage + v, mask=live)
         start -= AHEAD * BLOCK_T
 
 
@@ -268,32 +299,40 @@ def launch_gae(
     The layout of ``values`` decides. A tensor that has another one is copied once into it (an
     output: written back once).
     """
-    layout = _layout(values)
+    layout = layout_of(values)
     outputs = (advantages, returns)
-    inputs = [_laid_out(x, layout) for x in (rewards, values, terminated)]
-    optional = [None if x is None else _laid_out(x, layout) for x in (truncated, final_values)]
-    targets = [x if _fits(x, layout) else _empty(x, layout) for x in outputs]
+    inputs = [laid_out(x, layout) for x in (rewards, values, terminated)]
+    optional = [None if x is None else laid_out(x, layout) for x in (truncated, final_values)]
+    targets = [x if fits(x, layout) else empty_in(x, layout) for x in outputs]
     arrays = [*inputs, *optional]
-    config = scan_config(
-        *values.shape,
-        layout,
-        values.element_size(),
-        sm_count(values.device),
-        truncation=truncated is not None,
-    )
-    _launch(config, arrays, last_values.contiguous(), targets, gamma, gae_lambda)
+    _launch(layout, arrays, last_values.contiguous(), targets, gamma, gae_lambda)
     for output, target in zip(outputs, targets, strict=True):
         if output is not target:
             output.copy_(target)
 
 
-def _launch(config, arrays, last_values, targets, gamma, gae_lambda):
+def _launch(layout, arrays, last_values, targets, gamma, gae_lambda):
     rewards, values, terminated, truncated, final_values = arrays
     num_steps, num_envs = values.shape
-    time_major = config.layout is Layout.TIME_MAJOR
-    outer = 0 if time_major else 1
-    strides = [0 if x is None else x.stride(outer) for x in (*arrays, *targets)]
-    shape = {"BLOCK_N": config.block_n, "AHEAD": config.ahead}
+    time_major = layout is Layout.TIME_MAJOR
+    outer, inner = (0, 1) if time_major else (1, 0)
+    # A stride that is never taken is passed as 0, which the compiler knows to be aligned.
+    strides = [
+        0 if x is None or x.shape[outer] == 1 else x.stride(outer) for x in (*arrays, *targets)
+    ]
+    config = scan_config(
+        num_steps,
+        num_envs,
+        layout,
+        values.element_size(),
+        sm_count(values.device),
+        alignment=math.gcd(values.shape[inner], *strides),
+        truncation=truncated is not None,
+    )
+    sizes = [
+        size // config.unit if axis == inner else size for axis, size in enumerate(values.shape)
+    ]
+    shape = {"BLOCK_N": config.block_n, "AHEAD": config.ahead, "UNIT": config.unit}
     if not time_major:
         shape |= {"BLOCK_T": config.block_t, "VECTOR": config.vector}
     kernel = _gae_time_major_kernel if time_major else _gae_row_major_kernel
@@ -306,9 +345,8 @@ def _launch(config, arrays, last_values, targets, gamma, gae_lambda):
             final_values,
             last_values,
             *targets,
-            num_steps,
-            num_envs,
-            *strides,
+            *sizes,
+            *(stride // config.unit for stride in strides),
             gamma,
             gae_lambda,
             TRUNCATION=truncated is not None,
@@ -321,30 +359,3 @@ def _launch(config, arrays, last_values, targets, gamma, gae_lambda):
 
 def _bytes(flags):
     return flags.view(torch.uint8) if flags.dtype is torch.bool else flags
-
-
-def _layout(x):
-    if x.shape[1] == 1 and x.shape[0] > 1:
-        return Layout.ROW_MAJOR
-    return Layout.TIME_MAJOR if _fits(x, Layout.TIME_MAJOR) else _other_layout(x)
-
-
-def _other_layout(x):
-    return Layout.ROW_MAJOR if _fits(x, Layout.ROW_MAJOR) else Layout.TIME_MAJOR
-
-
-def _fits(x, layout):
-    inner = 1 if layout is Layout.TIME_MAJOR else 0
-    return x.shape[inner] == 1 or x.stride(inner) == 1
-
-
-def _laid_out(x, layout):
-    if _fits(x, layout):
-        return x
-    return x.contiguous() if layout is Layout.TIME_MAJOR else x.T.contiguous().T
-
-
-def _empty(x, layout):
-    if layout is Layout.TIME_MAJOR:
-        return torch.empty_like(x, memory_format=torch.contiguous_format)
-    return torch.empty_like(x.T, memory_format=torch.contiguous_format).T

@@ -6,6 +6,7 @@ Names are imported on first use, so ``import rlox_gpu`` loads neither torch nor 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -45,3 +46,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if "gymnasium" in sys.modules:
+    # gymnasium.make_vec("rlox_gpu:rlox_gpu/CartPole-v1", ...) loads this package to find the id.
+    importlib.import_module("rlox_gpu.envs")

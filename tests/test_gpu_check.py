@@ -70,3 +70,29 @@ def test_report_names_device_outcome_and_failures(gpu_check):
     assert "- bench_gae.bench_gae[x-cuda]: Mismatched elements" in text
     for name in ("processor", "GPU", "versions", "source"):
         assert f"| {name} |" in text
+
+
+@pytest.mark.parametrize(("failures", "status"), [((), 0), ((("test", "reason"),), 1)])
+def test_with_a_gpu_it_writes_one_report_and_exits_by_outcome(
+    gpu_check, monkeypatch, tmp_path, failures, status
+):
+    report = tmp_path / "report.md"
+    monkeypatch.setattr(gpu_check.machine, "gpu", lambda: {"name": "G", "driver": "1", "cuda": "2"})
+    monkeypatch.setattr(gpu_check, "run_tests", lambda _: gpu_check.Outcome(2, 0, failures, 0))
+    monkeypatch.setattr(
+        gpu_check, "run_benchmarks", lambda _: (gpu_check.Outcome(1, 0, (), 0), None)
+    )
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--report", str(report)])
+    with pytest.raises(SystemExit) as end:
+        gpu_check.main()
+    assert int(end.value.code) == status
+    assert "| GPU | G, driver 1, CUDA 2 |" in report.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_a_run_of_pytest_is_read_back(gpu_check, tmp_path):
+    (tmp_path / "test_two.py").write_text("def test_a(): pass\ndef test_b(): assert False, 'no'\n")
+    arguments = ["-p", "no:cacheprovider", "test_two.py"]
+    outcome = gpu_check._pytest(arguments, tmp_path, tmp_path / "log.xml", timeout=120)
+    assert (outcome.passed, outcome.status) == (1, 1)
+    assert [name for name, _ in outcome.failures] == ["test_two::test_b"]

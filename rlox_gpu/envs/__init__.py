@@ -6,7 +6,11 @@ from typing import Any
 
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from rlox_gpu.envs import plugin
+
 __all__ = ["make_vec"]
+
+plugin.register()
 
 
 def make_vec(

@@ -102,6 +102,8 @@ def reset(rules: Rules, state: EnvState, mask: Tensor | None, obs: Tensor) -> No
 def _launch_step(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) -> None:
     num_envs = actions.shape[0]
     if cuda.runs_kernels(actions.device):
+        _check_aligned("out.obs", out.obs)
+        _check_aligned("out.final_obs", out.final_obs)
         arguments = (*_kernel_rules(rules), num_envs, *state, actions, *out)
         _launch(rules, "env_step", num_envs, arguments, actions.device)
         return
@@ -128,6 +130,13 @@ def _launch(
 ) -> None:
     module = cuda.compiled_module(rules.task, device)
     module.launch(kernel, cuda.grid_size(num_envs), cuda.BLOCK, arguments, device)
+
+
+def _check_aligned(name: str, tensor: Tensor | None) -> None:
+    if _address(tensor) % 16:
+        raise ValueError(
+            f"{name} must start at a multiple of 16 bytes, as any tensor that torch allocates does"
+        )
 
 
 def _address(tensor: Tensor | None) -> int:

@@ -1,4 +1,4 @@
-"""Gymnasium's plugin entry point: native environments under ``rlox_gpu/``."""
+"""Native environments in Gymnasium's registry, under ``rlox_gpu/``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from rlox_gpu.envs.tasks import TASKS
 def register() -> None:
     """Register every native environment with Gymnasium.
 
-    ``gymnasium.make_vec("rlox_gpu/CartPole-v1", num_envs=4096)`` then works without an import of
-    this package. Episode statistics are left to Gymnasium's ``RecordEpisodeStatistics``, which
-    refuses an environment that already has them; ``episode_statistics=True`` switches ours on.
+    ``gymnasium.make_vec("rlox_gpu/CartPole-v1", num_envs=4096)`` works once ``rlox_gpu.envs`` is
+    imported, and ``gymnasium.make_vec("rlox_gpu:rlox_gpu/CartPole-v1", num_envs=4096)`` without
+    an import: the part before the colon names the package that Gymnasium loads. Episode
+    statistics are left to Gymnasium's ``RecordEpisodeStatistics``, which refuses an environment
+    that already has them; ``episode_statistics=True`` switches ours on.
     """
     for env_id, (_, max_episode_steps) in TASKS.items():
         if f"rlox_gpu/{env_id}" not in gymnasium.registry:

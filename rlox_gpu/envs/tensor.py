@@ -80,6 +80,8 @@ class TensorVectorEnv(NativeVectorEnv):
         self._bounds = self.task.reset_bounds
         self._batch_rules = self._rules(*self._bounds)
         self._state = self._new_state()
+        # With its index, which "cuda" alone does not say.
+        self.device = self._state.state.device
 
     def _new_state(self) -> EnvState:
         n, device = self.num_envs, self.device
@@ -208,8 +210,8 @@ class TensorVectorEnv(NativeVectorEnv):
         TypeError, ValueError
             If ``actions`` has another dtype, shape or device, or, on the CPU, range.
         """
-        if isinstance(actions, Tensor) and actions.dtype in _OTHER_INTEGERS:
-            actions = actions.to(torch.int64)
+        if isinstance(actions, Tensor) and actions.dtype in _INTEGERS:
+            actions = actions.to(torch.int64).contiguous()
         out = self.make_buffers()
         if not self._same_step:
             out = out._replace(final_obs=None)
@@ -335,7 +337,7 @@ class TensorVectorEnv(NativeVectorEnv):
             self._renderer.close()
 
 
-_OTHER_INTEGERS = (torch.int32, torch.int16, torch.int8, torch.uint8)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def _as_int64(seeds: np.ndarray, device: torch.device) -> Tensor:

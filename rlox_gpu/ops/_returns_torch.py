@@ -64,10 +64,10 @@ def gae(
         _check_out(out, rewards)
     if not _dispatch.is_plain_call(*inputs):
         return _through_torch(inputs, gamma, gae_lambda, time_dim, out)
-    device = rewards.device.type
+    device = rewards.device
     if _dispatch.runs_in_rust(device):
         into = _into_rust
-    elif device in ("cpu", "cuda"):
+    elif device.type in ("cpu", "cuda"):
         into = _into_triton
     else:
         return _through_torch(inputs, gamma, gae_lambda, time_dim, out)

@@ -89,7 +89,7 @@ def _fill(op: Any, bodies: tuple[Any, Any], out: torch.Tensor, numbers: tuple[in
         op(out.detach(), _signed(numbers[0]), *numbers[1:])
         return
     rust, triton = bodies
-    (rust if _dispatch.runs_in_rust(out.device.type) else triton)(out, *numbers)
+    (rust if _dispatch.runs_in_rust(out.device) else triton)(out, *numbers)
 
 
 def _signed(seed: int) -> int:

@@ -153,7 +153,7 @@ def _gae_for(rewards: Any) -> Callable[..., tuple[Any, Any]]:
     """The implementation for the kind of ``rewards``."""
     global _gae_torch
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(rewards, torch.Tensor):
+    if torch is not None and (type(rewards) is torch.Tensor or isinstance(rewards, torch.Tensor)):
         if _gae_torch is None:
             from ._returns_torch import gae as found
 

@@ -4,6 +4,7 @@
 use super::step::{self, GROUP};
 use super::task::Task;
 use crate::philox::{philox_lanes, stream};
+use crate::pool::PoolError;
 
 /// What happens to an environment whose episode has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,33 +65,28 @@ pub struct Batch<T> {
 }
 
 impl<T: Task> Batch<T> {
-    /// Steps every environment and gives the number of episodes that ended. `first` is the index
-    /// of the first environment in the whole batch. Any action but those of the task is taken as
-    /// the task's last branch takes it; see `first_invalid_action`.
+    /// Steps every environment and gives the number of episodes that ended. Any action but those
+    /// of the task is taken as the task's last branch takes it; see `first_invalid_action`.
+    ///
+    /// # Errors
+    /// When a batch that is large enough for threads finds none.
     pub fn step(
         &self,
-        first: u64,
         state: State<'_>,
         actions: &[i64],
         outputs: Outputs<'_>,
-    ) -> usize {
-        step::step(self, first, state, actions, outputs)
+    ) -> Result<usize, PoolError> {
+        step::step(self, state, actions, outputs)
     }
 
     /// Begins a new episode in every environment, or in those whose mask is not 0, and copies all
     /// observations.
-    pub fn reset(
-        &self,
-        first: u64,
-        state: &mut State<'_>,
-        mask: Option<&[u8]>,
-        obs: &mut [[f32; 4]],
-    ) {
+    pub fn reset(&self, state: &mut State<'_>, mask: Option<&[u8]>, obs: &mut [[f32; 4]]) {
         let chosen: Vec<u32> = (0..state.state.len() as u32)
             .filter(|&i| mask.is_none_or(|mask| mask[i as usize] != 0))
             .collect();
         for group in chosen.chunks(GROUP) {
-            state.begin_episodes(&self.task, first, group);
+            state.begin_episodes(&self.task, 0, group);
         }
         obs.copy_from_slice(state.state);
     }
@@ -107,7 +103,33 @@ pub fn first_invalid_action<T: Task>(actions: &[i64]) -> Option<usize> {
     any.then(|| actions.iter().position(is_invalid)).flatten()
 }
 
-impl State<'_> {
+impl<'a> State<'a> {
+    pub(super) fn split_at(self, middle: usize) -> (State<'a>, State<'a>) {
+        let (state, state_rest) = self.state.split_at_mut(middle);
+        let (elapsed, elapsed_rest) = self.elapsed.split_at_mut(middle);
+        let (episode, episode_rest) = self.episode.split_at_mut(middle);
+        let (seed, seed_rest) = self.seed.split_at(middle);
+        let (ended, ended_rest) = self.ended.split_at_mut(middle);
+        let (episode_return, episode_return_rest) = self.episode_return.split_at_mut(middle);
+        let head = State {
+            state,
+            elapsed,
+            episode,
+            seed,
+            ended,
+            episode_return,
+        };
+        let rest = State {
+            state: state_rest,
+            elapsed: elapsed_rest,
+            episode: episode_rest,
+            seed: seed_rest,
+            ended: ended_rest,
+            episode_return: episode_return_rest,
+        };
+        (head, rest)
+    }
+
     #[inline(always)]
     pub(super) fn part(&mut self, start: usize, end: usize) -> State<'_> {
         State {
@@ -147,7 +169,43 @@ impl State<'_> {
     }
 }
 
-impl Outputs<'_> {
+fn split_optional<E>(
+    slice: Option<&mut [E]>,
+    middle: usize,
+) -> (Option<&mut [E]>, Option<&mut [E]>) {
+    slice.map(|slice| slice.split_at_mut(middle)).unzip()
+}
+
+impl<'a> Outputs<'a> {
+    pub(super) fn split_at(self, middle: usize) -> (Outputs<'a>, Outputs<'a>) {
+        let (obs, obs_rest) = self.obs.split_at_mut(middle);
+        let (rewards, rewards_rest) = self.rewards.split_at_mut(middle);
+        let (terminated, terminated_rest) = self.terminated.split_at_mut(middle);
+        let (truncated, truncated_rest) = self.truncated.split_at_mut(middle);
+        let (final_obs, final_obs_rest) = split_optional(self.final_obs, middle);
+        let (final_return, final_return_rest) = split_optional(self.final_return, middle);
+        let (final_length, final_length_rest) = split_optional(self.final_length, middle);
+        let head = Outputs {
+            obs,
+            rewards,
+            terminated,
+            truncated,
+            final_obs,
+            final_return,
+            final_length,
+        };
+        let rest = Outputs {
+            obs: obs_rest,
+            rewards: rewards_rest,
+            terminated: terminated_rest,
+            truncated: truncated_rest,
+            final_obs: final_obs_rest,
+            final_return: final_return_rest,
+            final_length: final_length_rest,
+        };
+        (head, rest)
+    }
+
     #[inline(always)]
     pub(super) fn part(&mut self, start: usize, end: usize) -> Outputs<'_> {
         Outputs {

@@ -1,5 +1,6 @@
 //! `Lanes` on AVX-512 and AVX2 registers.
-#![allow(unsafe_code)]
+// Some eighty intrinsics, all from one module.
+#![allow(unsafe_code, clippy::wildcard_imports)]
 
 use std::arch::x86_64::*;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};

@@ -64,6 +64,8 @@ pub fn sin_cos(angle: f32) -> [f32; 2] {
 }
 
 /// The nearest multiple of a quarter turn, modulo four, and the signed distance to it.
+// `angle - angle` is 0 for numbers and NaN for infinity and NaN.
+#[allow(clippy::eq_op)]
 fn reduce(angle: f32) -> (u32, f32) {
     let bits = angle.to_bits();
     let exponent = ((bits >> 23) & 0xFF) as i32 - 150;
@@ -85,5 +87,48 @@ fn reduce(angle: f32) -> (u32, f32) {
         (quadrant, remainder)
     } else {
         (quadrant.wrapping_neg() & 3, -remainder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ulps(actual: f32, exact: f64) -> f64 {
+        let nearest = exact as f32;
+        let spacing = f64::from(nearest.abs().next_up()) - f64::from(nearest.abs());
+        (f64::from(actual) - exact).abs() / spacing
+    }
+
+    #[test]
+    fn stays_within_two_ulps_for_every_exponent() {
+        // f64 reduces its argument exactly, so it is a reference for every f32.
+        for exponent in 1..255_u32 {
+            for significand in (0..1 << 23).step_by(9973) {
+                let angle = f32::from_bits(exponent << 23 | significand);
+                for angle in [angle, -angle] {
+                    let [sin, cos] = sin_cos(angle);
+                    assert!(ulps(sin, f64::from(angle).sin()) < 2.0, "sin {angle}");
+                    assert!(ulps(cos, f64::from(angle).cos()) < 2.0, "cos {angle}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stays_within_two_ulps_where_nothing_is_reduced() {
+        for bits in (0..=FRAC_PI_4.to_bits()).step_by(61) {
+            let angle = f32::from_bits(bits);
+            let [sin, cos] = sin_cos(angle);
+            assert!(ulps(sin, f64::from(angle).sin()) < 1.0, "sin {angle}");
+            assert!(ulps(cos, f64::from(angle).cos()) < 1.0, "cos {angle}");
+        }
+    }
+
+    #[test]
+    fn infinity_and_nan_give_nan() {
+        for angle in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            assert!(sin_cos(angle).iter().all(|value| value.is_nan()));
+        }
     }
 }

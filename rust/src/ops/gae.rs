@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::element::{Element, Real, each, lanes};
 use super::line::Powers;
 use super::registers::{self, Arch, Task};
-use super::scan::{Recurrence, State, walk_line, walk_rows};
+use super::scan::{Coefficients, LineBuffer, Recurrence, State, walk_line, walk_rows};
 use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
 use super::tiles::{Drain, Feed, FlagFeed};
 use crate::pool::PoolError;
@@ -53,6 +53,9 @@ pub struct Discounts {
 
 /// Elements of an array that pass through a buffer in one go, where one is needed.
 const TILE: usize = 4096;
+
+/// Times of a trajectory that are walked in one go; also as many in all of several short ones.
+const LINE: usize = 1024;
 
 /// Environments walked side by side: their state stays in the first-level cache.
 const BLOCK: usize = 1024;
@@ -204,9 +207,9 @@ fn block_by_lines<V: Element, A: Arch, const TRUNCATION: bool>(
     buffers: &mut Buffers<V::Real>,
 ) {
     let powers = Powers::<<V::Real as Real>::Register<A>>::new(buffers.decay);
-    let length = inputs.times.min(TILE);
-    let mut offsets = vec![V::Real::ZERO; length];
-    let mut states = vec![(V::Real::ZERO, V::Real::ZERO); TILE / length];
+    let length = inputs.times.min(LINE);
+    let mut buffer = LineBuffer::new(length);
+    let mut states = vec![(V::Real::ZERO, V::Real::ZERO); LINE / length];
     let mut first = 0;
     while first < inputs.envs {
         let envs = first..inputs.envs.min(first + states.len());
@@ -227,7 +230,7 @@ fn block_by_lines<V: Element, A: Arch, const TRUNCATION: bool>(
             let [mut advantages, mut returns] = drains.rows(&mut outputs);
             for (index, state) in states.iter_mut().enumerate().take(envs.len()) {
                 let outputs = [advantages.row(index), returns.row(index)];
-                walk_line(&model, index, &powers, state, &mut offsets, outputs);
+                walk_line(&model, index, &powers, state, &mut buffer, outputs);
             }
             drains.flush(&mut outputs);
             end = times.start;
@@ -358,35 +361,29 @@ impl<'a, R: Real, const TRUNCATION: bool> Recurrence for Gae<'a, R, TRUNCATION> 
     }
 
     #[inline(always)]
-    fn offsets<const L: usize>(
+    fn coefficients<const L: usize>(
         &self,
         slices: &Self::Slices,
         start: usize,
         next_values: [R; L],
-    ) -> [R; L] {
+    ) -> Coefficients<R, L> {
         let rewards: [_; L] = lanes(slices.rewards, start);
         let values: [_; L] = lanes(slices.values, start);
         let goes_on: [_; L] = unset::<R, L>(slices.terminated, start);
         let mut next_values = next_values;
+        let mut decays: [_; L] = each(|lane| self.decay.masked(goes_on[lane]));
         if TRUNCATION {
             let runs_on: [_; L] = unset::<R, L>(slices.truncated, start);
             let final_values: [_; L] = lanes(slices.final_values, start);
             next_values =
                 each(|lane| R::choose(runs_on[lane], next_values[lane], final_values[lane]));
+            decays = each(|lane| decays[lane].masked(runs_on[lane]));
         }
         let bootstrap: [_; L] = each(|lane| (self.gamma * next_values[lane]).masked(goes_on[lane]));
-        each(|lane| rewards[lane] + bootstrap[lane] - values[lane])
-    }
-
-    #[inline(always)]
-    fn decays<const L: usize>(&self, slices: &Self::Slices, start: usize) -> [R; L] {
-        let goes_on: [R::Mask; L] = unset::<R, L>(slices.terminated, start);
-        let decays: [R; L] = each(|lane| self.decay.masked(goes_on[lane]));
-        if !TRUNCATION {
-            return decays;
+        Coefficients {
+            decays,
+            offsets: each(|lane| rewards[lane] + bootstrap[lane] - values[lane]),
         }
-        let runs_on: [R::Mask; L] = unset::<R, L>(slices.truncated, start);
-        each(|lane| decays[lane].masked(runs_on[lane]))
     }
 
     #[inline(always)]

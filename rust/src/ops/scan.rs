@@ -13,7 +13,13 @@ use super::line::{BLOCK, Powers, solve, solve_uncut};
 use super::registers::Register;
 use super::strided::RowsMut;
 
-/// How transitions become decays and offsets, and the recurrence results.
+/// The recurrence's coefficients in `L` lanes.
+pub struct Coefficients<R, const L: usize> {
+    pub decays: [R; L],
+    pub offsets: [R; L],
+}
+
+/// How transitions become coefficients, and the recurrence results.
 pub trait Recurrence {
     type Real: Real;
 
@@ -26,17 +32,14 @@ pub trait Recurrence {
     /// The values of the observations that the transitions start from.
     fn values(slices: &Self::Slices) -> &[Self::Real];
 
-    /// The offsets of the `L` lanes from `start` on; `next_values` are the values that follow if
-    /// nothing ends.
-    fn offsets<const L: usize>(
+    /// Decays and offsets of the `L` lanes from `start` on; `next_values` are the values that
+    /// follow if nothing ends.
+    fn coefficients<const L: usize>(
         &self,
         slices: &Self::Slices,
         start: usize,
         next_values: [Self::Real; L],
-    ) -> [Self::Real; L];
-
-    /// The decays of the `L` lanes from `start` on.
-    fn decays<const L: usize>(&self, slices: &Self::Slices, start: usize) -> [Self::Real; L];
+    ) -> Coefficients<Self::Real, L>;
 
     /// Whether all lanes of a block from `start` on are known to have the decay of the [`Powers`]
     /// that the walk is given, and that it is not zero. False is always right and costs only time.
@@ -107,8 +110,7 @@ fn step<M: Recurrence, const L: usize>(
     let next_values: [_; L] = lanes(&state.next_values, start);
     let carry: [_; L] = lanes(&state.carry, start);
     let values: [_; L] = lanes(M::values(row), start);
-    let offsets = model.offsets(row, start, next_values);
-    let decays: [_; L] = model.decays(row, start);
+    let Coefficients { decays, offsets } = model.coefficients(row, start, next_values);
     let kept: [_; L] = each(|lane| M::Real::mask(decays[lane] != M::Real::ZERO));
     let x: [_; L] = each(|lane| offsets[lane] + (decays[lane] * carry[lane]).masked(kept[lane]));
     let results = model.results::<L>(row, start, x);
@@ -119,32 +121,75 @@ fn step<M: Recurrence, const L: usize>(
     state.next_values[start..end].copy_from_slice(&values);
 }
 
+/// The coefficients of a line.
+pub struct LineBuffer<R> {
+    decays: Vec<R>,
+    offsets: Vec<R>,
+}
+
+impl<R: Real> LineBuffer<R> {
+    pub fn new(times: usize) -> Self {
+        Self {
+            decays: vec![R::ZERO; times],
+            offsets: vec![R::ZERO; times],
+        }
+    }
+
+    #[inline(always)]
+    fn fill<M: Recurrence<Real = R>>(&mut self, model: &M, line: &M::Slices, next_value: R) {
+        let values = M::values(line);
+        let times = values.len();
+        // The last block, where one is full, takes its last next value from elsewhere.
+        let rest = times.saturating_sub(BLOCK);
+        if times >= BLOCK {
+            let mut next_values = [next_value; BLOCK];
+            next_values[..BLOCK - 1].copy_from_slice(&values[rest + 1..]);
+            self.put(rest, model.coefficients(line, rest, next_values));
+        } else {
+            for time in 0..times {
+                let next_value = *values.get(time + 1).unwrap_or(&next_value);
+                self.put(time, model.coefficients(line, time, [next_value]));
+            }
+        }
+        for_groups!(rest, |start, L| {
+            let next_values: [_; L] = lanes(values, start + 1);
+            self.put(start, model.coefficients(line, start, next_values));
+        });
+    }
+
+    #[inline(always)]
+    fn put<const L: usize>(&mut self, start: usize, coefficients: Coefficients<R, L>) {
+        self.decays[start..start + L].copy_from_slice(&coefficients.decays);
+        self.offsets[start..start + L].copy_from_slice(&coefficients.offsets);
+    }
+}
+
 /// Walk row `index`, a line of times of one trajectory, from its end to its beginning, from
 /// `state = (next value, x at the next time)` and to it.
 ///
-/// `offsets` has room for a line. Forming all offsets first keeps the compiler from mixing that
-/// work, in its own vectors, with the shifts of the solver.
+/// Forming all coefficients first keeps the compiler from mixing that work, in its own vectors,
+/// with the shifts of the solver.
 #[inline(always)]
 pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     model: &M,
     index: usize,
     powers: &Powers<V>,
     state: &mut (M::Real, M::Real),
-    offsets: &mut [M::Real],
+    buffer: &mut LineBuffer<M::Real>,
     outputs: [&mut [M::Real]; 2],
 ) {
     let [first, second] = outputs;
     let line = model.row(index);
     let values = M::values(&line);
+    buffer.fill(model, &line, state.0);
     let head = values.len() % BLOCK;
-    line_offsets(model, &line, state.0, &mut offsets[..values.len()]);
     let mut carry = V::splat(state.1);
     for start in (head..values.len()).step_by(BLOCK).rev() {
-        let block = lanes(offsets, start);
+        let offsets = lanes(&buffer.offsets, start);
         let x = if model.is_uncut(&line, start) {
-            solve_uncut(powers, &block, &mut carry)
+            solve_uncut(powers, &offsets, &mut carry)
         } else {
-            solve(&model.decays(&line, start), &block, &mut carry)
+            solve(&lanes(&buffer.decays, start), &offsets, &mut carry)
         };
         let results = model.results(&line, start, x);
         first[start..start + BLOCK].copy_from_slice(&results[0]);
@@ -152,27 +197,10 @@ pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     }
     let mut x_next = carry.lane_0();
     for start in (0..head).rev() {
-        let [decay] = model.decays(&line, start);
+        let decay = buffer.decays[start];
         let kept = M::Real::mask(decay != M::Real::ZERO);
-        x_next = offsets[start] + (decay * x_next).masked(kept);
+        x_next = buffer.offsets[start] + (decay * x_next).masked(kept);
         [[first[start]], [second[start]]] = model.results(&line, start, [x_next]);
     }
     *state = (values[0], x_next);
-}
-
-#[inline(always)]
-fn line_offsets<M: Recurrence>(
-    model: &M,
-    line: &M::Slices,
-    next_value: M::Real,
-    offsets: &mut [M::Real],
-) {
-    let values = M::values(line);
-    let last = values.len() - 1;
-    for_groups!(last, |start, L| {
-        let next_values: [_; L] = lanes(values, start + 1);
-        let group = model.offsets(line, start, next_values);
-        offsets[start..start + L].copy_from_slice(&group);
-    });
-    [offsets[last]] = model.offsets(line, last, [next_value]);
 }

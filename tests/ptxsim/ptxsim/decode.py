@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,134 +124,145 @@ def guard_steps(cx: DecodeContext, ins: Instr, steps: list[Any]) -> list[Any]:
     return [(run, allreads, tuple(finals), cls)]
 
 
-def decode_function(prog: Program, f: Function) -> None:
-    """Append the segments of ``f`` to ``prog.segs``.
+class SegmentBuilder:
+    """The segments of one function while they are being filled.
 
     Segments are numbered in text order, so the fall-through of segment ``i`` is
-    always ``i + 1``.  A guarded control or warp-synchronous instruction becomes a
-    conditional branch around a segment that holds it alone.
+    always ``i + 1``.
     """
-    segs = prog.segs
-    first = len(segs)
-    labels = {}
-    state = {"cur": None}
 
-    def new_seg():
-        s = Segment(len(segs), f)
-        segs.append(s)
-        state["cur"] = s
+    def __init__(self, prog: Program, f: Function) -> None:
+        self.prog = prog
+        self.f = f
+        self.first = len(prog.segs)
+        self.labels: dict[str, int] = {}
+        self.last: Segment | None = None
+
+    def open(self) -> Segment:
+        s = Segment(len(self.prog.segs), self.f)
+        s.term = OPEN
+        self.prog.segs.append(s)
+        self.last = s
         return s
 
-    def fresh():
+    def fresh(self) -> Segment:
         """The current segment if it is still empty, else a new one."""
-        cur = state["cur"]
+        cur = self.last
         if cur is not None and cur.term is OPEN:
             if not cur.steps and cur.sync is None and cur.first is None:
                 return cur
             cur.term = ("next", cur.id + 1)
-        s = new_seg()
-        s.term = OPEN
-        return s
+        return self.open()
 
-    def current():
-        cur = state["cur"]
-        if cur is None or cur.term is not OPEN:
-            cur = new_seg()
-            cur.term = OPEN
-        return cur
+    def current(self) -> Segment:
+        cur = self.last
+        return self.open() if cur is None or cur.term is not OPEN else cur
 
-    def resolve(ins, name):
-        for sc in reversed(ins.scopes):
-            u = sc.get("#labels", {}).get(name)
-            if u is not None:
-                return u
-        return name
+    def started(self, ins: Instr, segment: Segment) -> Segment:
+        if segment.first is None:
+            segment.first = ins
+        return segment
 
-    prog.func_entry[f] = fresh().id
+    def branch_around(self, ins: Instr) -> None:
+        """End the current segment with a branch past the one that will hold ``ins`` alone."""
+        reg, neg = ins.guard
+        slot = self.prog.reg_slot(reg)
+        g = self.started(ins, self.current())
+        g.term = ("bra", slot, neg, g.id + 1, g.id + 2)
+        g.term_reads = (slot,)
+        g.term_ins = ins
+
+    def finish(self) -> None:
+        """Close the last segment and turn label names into segment numbers."""
+        f, prog = self.f, self.prog
+        last = self.current()
+        if f.is_entry:
+            last.term = ("exit",)
+        else:
+            last.term = ("ret",)
+            last.term_reads = (prog.link_slot[f], *(prog.param_slots[v] for v in f.rets))
+        for s in prog.segs[self.first :]:
+            t = s.term
+            if t[0] == "jmp":
+                s.term = ("jmp", self.target(t[1]))
+            elif t[0] == "bra":
+                s.term = (*t[:3], self.target(t[3]), self.target(t[4]))
+            elif t[0] == "brx":
+                s.term = ("brx", t[1], [self.target(x) for x in t[2]])
+
+    def target(self, label: str | int) -> int:
+        if isinstance(label, int):
+            return label
+        if label not in self.labels:
+            raise ParseError(f"unknown label {label} in {self.f.name}")
+        return self.labels[label]
+
+
+def resolve_label(ins: Instr, name: str) -> str:
+    """The unique name of the label that ``name`` means in the scope of ``ins``."""
+    for scope in reversed(ins.scopes):
+        unique = scope.get("#labels", {}).get(name)
+        if unique is not None:
+            return unique
+    return name
+
+
+def decode_function(prog: Program, f: Function) -> None:
+    """Append the segments of ``f`` to ``prog.segs``."""
+    build = SegmentBuilder(prog, f)
+    prog.func_entry[f] = build.fresh().id
     for item in f.body:
         if isinstance(item, str):
-            cur = fresh()
+            cur = build.fresh()
             cur.label = item
-            labels[item] = cur.id
-            continue
-        ins = item
-        op = ins.parts[0]
-        builtin = calls_builtin(prog, ins)
-        ctl, sync = is_control(ins) and not builtin, is_warp_sync(ins)
-        split = (ctl or sync) and ins.guard is not None and op not in ("bra", "brx")
-        if split:
-            reg, neg = ins.guard
-            ps = prog.reg_slot(reg)
-            g = current()
-            if g.first is None:
-                g.first = ins
-            g.term = ("bra", ps, neg, g.id + 1, g.id + 2)
-            g.term_reads = (ps,)
-            g.term_ins = ins
-        if sync:
-            cur = fresh()
-            cx = DecodeContext(prog, f, ins)
-            decode(cx, ins)
-            cur.sync = (cx.sync_mask, ins)
-            cur.first = ins
-            for fn, uses, defs, kind in cx.steps + cx.post:
-                cur.steps.append(Step(fn, uses, defs, kind, ins))
-            if split:
-                cur.term = ("next", cur.id + 1)
-            continue
-        if ctl:
-            cur = fresh() if split else current()
-            if cur.first is None:
-                cur.first = ins
-            cur.term_ins = ins
-            decode_control(prog, f, ins, cur, resolve)
-            continue
-        cx = DecodeContext(prog, f, ins)
-        decode(cx, ins)
-        steps = cx.steps + cx.post
+            build.labels[item] = cur.id
+        else:
+            decode_instruction(build, item)
+    build.finish()
+
+
+def decode_instruction(build: SegmentBuilder, ins: Instr) -> None:
+    """Put one instruction into its segment.
+
+    A guarded control or warp-synchronous instruction becomes a conditional branch
+    around a segment that holds it alone.
+    """
+    prog, f = build.prog, build.f
+    control = is_control(ins) and not calls_builtin(prog, ins)
+    sync = is_warp_sync(ins)
+    guarded = ins.guard is not None and ins.parts[0] not in ("bra", "brx")
+    split = (control or sync) and guarded
+    if split:
+        build.branch_around(ins)
+    if control and not sync:
+        cur = build.started(ins, build.fresh() if split else build.current())
+        cur.term_ins = ins
+        decode_control(prog, f, ins, cur)
+        return
+    cx = DecodeContext(prog, f, ins)
+    decode(cx, ins)
+    steps = cx.steps + cx.post
+    if sync:
+        cur = build.fresh()
+        cur.sync = (cx.sync_mask, ins)
+        cur.first = ins
+    else:
         if ins.guard is not None and steps:
             steps = guard_steps(cx, ins, steps)
-        cur = current()
-        if cur.first is None:
-            cur.first = ins
-        for fn, uses, defs, kind in steps:
-            cur.steps.append(Step(fn, uses, defs, kind, ins))
-    last = segs[-1]
-    if last.term is not OPEN:
-        last = new_seg()
-        last.term = OPEN
-    if f.is_entry:
-        last.term = ("exit",)
-    else:
-        last.term = ("ret",)
-        last.term_reads = (prog.link_slot[f], *(prog.param_slots[v] for v in f.rets))
-
-    def lab(n):
-        if isinstance(n, int):
-            return n
-        if n not in labels:
-            raise ParseError(f"unknown label {n} in {f.name}")
-        return labels[n]
-
-    for s in segs[first:]:
-        t = s.term
-        if t[0] == "jmp":
-            s.term = ("jmp", lab(t[1]))
-        elif t[0] == "bra":
-            s.term = (*t[:3], lab(t[3]), lab(t[4]))
-        elif t[0] == "brx":
-            s.term = ("brx", t[1], [lab(x) for x in t[2]])
+        cur = build.started(ins, build.current())
+    for fn, uses, defs, kind in steps:
+        cur.steps.append(Step(fn, uses, defs, kind, ins))
+    if split:
+        cur.term = ("next", cur.id + 1)
 
 
-def decode_control(
-    prog: Program, f: Function, ins: Instr, cur: Segment, resolve: Callable[[Instr, str], str]
-) -> None:
+def decode_control(prog: Program, f: Function, ins: Instr, cur: Segment) -> None:
     op = ins.parts[0]
     cx = DecodeContext(prog, f, ins)
     reads: tuple[int, ...] = ()
     cls = "branch"
     if op == "bra":
-        name = resolve(ins, ins.operands[0].name)
+        name = resolve_label(ins, ins.operands[0].name)
         if ins.guard is None:
             cur.term = ("jmp", name)
         else:
@@ -268,7 +278,7 @@ def decode_control(
         if names is None:
             raise cx.unsupported("branch table not found")
         reads = (s,)
-        cur.term = ("brx", s, [resolve(ins, n) for n in names])
+        cur.term = ("brx", s, [resolve_label(ins, n) for n in names])
     elif op == "ret":
         if f.is_entry:
             cur.term = ("exit",)

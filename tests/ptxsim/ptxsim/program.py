@@ -117,38 +117,33 @@ class Program:
         With callees first, minimum-PC scheduling finishes a callee before the code
         after the call.
         """
-        order, edges = [], {}
-        state = {}
+        order = self.order_functions()
+        self.functions = order
+        self.place_local(order)
+        self.place_shared(order)
+        for f in order:
+            self.link_slot[f] = self.new_slot(
+                ("link", f), np.dtype(np.int32), f"return address of {f.name}"
+            )
+            for v in f.params + f.rets:
+                if not f.is_entry:
+                    self.param_slots[v] = self.new_slot(v, None, v.name)
+        for f in order:
+            decode_function(self, f)
+        self.resolve_calls()
+        self.liveness()
+        self.mark_spins()
 
-        def callees(f):
-            out = []
-            for it in f.body or ():
-                if isinstance(it, Instr) and it.parts[0] == "call":
-                    for o in it.operands:
-                        if isinstance(o, Sym):
-                            g = self.parsed.functions.get(o.name)
-                            if g is not None and g not in out:
-                                out.append(g)
-                elif isinstance(it, Instr):
-                    for o in it.operands:
-                        if isinstance(o, Sym) and o.name in self.parsed.functions:
-                            g = self.parsed.functions[o.name]
-                            if g not in out:
-                                out.append(g)
-                            self.func_addr.setdefault(
-                                g.name, 0x4000_0000_0000 + 16 * (len(self.func_addr) + 1)
-                            )
-            return out
+    def order_functions(self) -> list[Function]:
+        """Functions reachable from the entry, callees first; notes the recursive ones."""
+        order: list[Function] = []
+        edges: dict[Function, list[Function]] = {}
 
-        def visit(f):
-            state[f] = 1
-            edges[f] = callees(f)
+        def visit(f: Function) -> None:
+            edges[f] = self.callees(f)
             for g in edges[f]:
-                if g.body is None:
-                    continue
-                if g not in state:
+                if g.body is not None and g not in edges:
                     visit(g)
-            state[f] = 2
             order.append(f)
 
         visit(self.entry)
@@ -163,9 +158,27 @@ class Program:
                 todo.extend(edges.get(g, ()))
             if f in seen:
                 self.recursive.add(f)
-        self.functions = order
-        # shared and local variables
-        shared_vars = []
+        return order
+
+    def callees(self, f: Function) -> list[Function]:
+        """Functions that ``f`` names; one whose address is taken gets an address."""
+        out: list[Function] = []
+        for it in f.body or ():
+            if not isinstance(it, Instr):
+                continue
+            for o in it.operands:
+                g = self.parsed.functions.get(o.name) if isinstance(o, Sym) else None
+                if g is None:
+                    continue
+                if g not in out:
+                    out.append(g)
+                if it.parts[0] != "call":
+                    self.func_addr.setdefault(
+                        g.name, 0x4000_0000_0000 + 16 * (len(self.func_addr) + 1)
+                    )
+        return out
+
+    def place_local(self, order: list[Function]) -> None:
         for f in order:
             for v in f.vars.values():
                 if v.space == "local":
@@ -173,8 +186,11 @@ class Program:
                     self.local_size = (self.local_size + a - 1) // a * a
                     self.local_off[v] = self.local_size
                     self.local_size += v.size
-                elif v.space == "shared":
-                    shared_vars.append(v)
+        self.local_size = (self.local_size + 15) // 16 * 16
+
+    def place_shared(self, order: list[Function]) -> None:
+        """Static variables one after the other, then the dynamic ones, all at one place."""
+        shared_vars = [v for f in order for v in f.vars.values() if v.space == "shared"]
         shared_vars.extend(v for v in self.parsed.vars.values() if v.space == "shared")
         off = 0
         dyn = []
@@ -186,27 +202,10 @@ class Program:
             self.shared_off[v] = off
             off += v.size
         self.shared_static = off
-        if dyn:
-            al = max([v.align for v in dyn] + [1])
-            base = (off + al - 1) // al * al
-            for v in dyn:
-                self.shared_off[v] = base
-            self.shared_dyn_base = base
-        else:
-            self.shared_dyn_base = off
-        self.local_size = (self.local_size + 15) // 16 * 16
-        for f in order:
-            self.link_slot[f] = self.new_slot(
-                ("link", f), np.dtype(np.int32), f"return address of {f.name}"
-            )
-            for v in f.params + f.rets:
-                if not f.is_entry:
-                    self.param_slots[v] = self.new_slot(v, None, v.name)
-        for f in order:
-            decode_function(self, f)
-        self.resolve_calls()
-        self.liveness()
-        self.mark_spins()
+        align = max([v.align for v in dyn] + [1])
+        self.shared_dyn_base = (off + align - 1) // align * align if dyn else off
+        for v in dyn:
+            self.shared_off[v] = self.shared_dyn_base
 
     def describe_shared(self, off: int) -> str:
         for v, o in self.shared_off.items():

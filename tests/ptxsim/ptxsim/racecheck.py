@@ -9,67 +9,13 @@ import numpy as np
 
 from .errors import RaceError
 from .ir import Instr
+from .shadow import MANY, NEVER, PENDING, Access, LastRead, Shadow
 from .types import U8, Array
 
 if TYPE_CHECKING:
     from .env import Env
     from .memory import Buffer
     from .registers import RegisterFile
-
-NEVER = -1
-MANY = -2
-PENDING = np.int32(2**31 - 1)
-
-
-class Shadow:
-    """Last writer and readers of every granule of a store."""
-
-    wt: Array  # last writer
-    wtime: Array
-    wsync: Array
-    wins: Array
-    rt: Array  # last reader
-    rtime: Array
-    rsync: Array
-    rins: Array
-    rwho: Array
-    rblk: Array
-    stime: Array
-
-    FIELDS = (
-        ("wt", np.int32, NEVER),
-        ("wtime", np.int32, NEVER),
-        ("wsync", np.bool_, False),
-        ("rt", np.int32, NEVER),
-        ("rtime", np.int32, NEVER),
-        ("rwho", np.int64, 0),
-        ("rblk", np.int32, NEVER),
-        ("wins", np.int32, 0),
-        ("rins", np.int32, 0),
-        ("rsync", np.bool_, False),
-        ("stime", np.int32, NEVER),
-    )
-
-    def __init__(self, nbytes: int, granule: int) -> None:
-        self.granule = granule
-        self.nbytes = nbytes
-        n = (nbytes + granule - 1) // granule + 1
-        for f, dt, init in self.FIELDS:
-            setattr(self, f, np.full(n, init, dt))
-
-    def refine(self, g: int) -> None:
-        k = self.granule // g
-        for f, _, _ in self.FIELDS:
-            setattr(self, f, np.repeat(getattr(self, f), k))
-        self.granule = g
-
-    def cells(self, off: Array, size: int) -> Array:
-        """(cell indices (n, k)) covering ``size`` bytes at each offset."""
-        if size < self.granule:
-            self.refine(size)
-        k = size // self.granule
-        base = off // self.granule
-        return base[:, None] + np.arange(k) if k > 1 else base[:, None]
 
 
 class RaceChecker:
@@ -207,133 +153,130 @@ class RaceChecker:
         current: Array,
         where: Callable[[int], str],
     ) -> None:
-        env = self.env
-        now = self.now()
-        lanes = rf.idx if sel is None else rf.idx[sel]
-        blk = env.block_of[lanes]
-        warp = env.warp_in_block[lanes]
-        gid = (env.blocks[blk] * env.pad + env.tid_lin[lanes]).astype(np.int64)
-        C = sh.cells(off, size)
-        _n, k = C.shape
-        flat = C.ravel()
-
-        def rep(x):
-            return np.repeat(x, k) if k > 1 else x
-
-        g, b, w = rep(gid), rep(blk), rep(warp)
-        iid = self.ins_id(ins)
-        pad, W = env.pad, env.wpb
-        first = int(env.blocks[0])
-
-        def ordered(t, who):
-            """Is an access at time ``t`` by thread ``who`` ordered before this one?"""
-            ob = who // pad - first
-            same = ob == b
-            ow = (who % pad) >> 5
-            k1 = self.know[b, w, np.where(same & (who >= 0), ow, 0)]
-            return np.where(same, t <= k1, t <= self.block_know[b])
-
+        acc = Access(self, rf, sel, sh, off, size, ins, write, sync, val, where)
         if is_global and sync:
-            # acquire before looking at anything else
-            if write:
-                np.maximum.at(self.block_know, b, np.int64(now))
-            else:
-                np.maximum.at(self.block_know, b, sh.stime[flat].astype(np.int64))
-        # against the last write
+            self.acquire(acc)
+        self.check_last_write(acc, current)
+        read = self.reads_ordered(acc)
+        if write:
+            self.check_reads(acc, read)
+            self.record_write(acc, is_global)
+        else:
+            self.record_read(acc, read)
+
+    def acquire(self, acc: Access) -> None:
+        """A synchronising access learns what its cells know, before anything is looked at."""
+        if acc.write:
+            np.maximum.at(self.block_know, acc.b, np.int64(acc.now))
+        else:
+            np.maximum.at(self.block_know, acc.b, acc.sh.stime[acc.flat].astype(np.int64))
+
+    def ordered(self, acc: Access, t: Array, who: Array) -> Array:
+        """Is an access at time ``t`` by thread ``who`` ordered before this one?"""
+        pad = self.env.pad
+        same = who // pad - int(self.env.blocks[0]) == acc.b
+        ow = (who % pad) >> 5
+        k1 = self.know[acc.b, acc.w, np.where(same & (who >= 0), ow, 0)]
+        return np.where(same, t <= k1, t <= self.block_know[acc.b])
+
+    def check_last_write(self, acc: Access, current: Array) -> None:
+        sh, flat = acc.sh, acc.flat
         wt = sh.wt[flat].astype(np.int64)
         wtime = sh.wtime[flat]
         pend = wtime == PENDING
-        bad = (wt >= 0) & ((wt != g) | pend) & ~ordered(wtime, wt)
+        bad = (wt >= 0) & ((wt != acc.g) | pend) & ~self.ordered(acc, wtime, wt)
         bad |= pend & (wt >= 0)
-        if sync:
+        if acc.sync:
             bad &= ~sh.wsync[flat]
-        if write and bad.any() and val is not None and not pend.any():
-            same = self.same_value(current, off, size, val, sh.granule)
-            bad &= ~same.ravel()
+        if acc.write and bad.any() and acc.val is not None and not pend.any():
+            bad &= ~self.same_value(current, acc.off, acc.size, acc.val, sh.granule).ravel()
+        if not bad.any():
+            return
+        i = int(np.flatnonzero(bad)[0])
+        if pend[i]:
+            o = self.launch.race_ins[int(sh.wins[flat[i]])]
+            raise RaceError(
+                f"{self.env.where(acc.ins, acc.rf, acc.lane(i))}: "
+                f"{'write' if acc.write else 'read'} of {acc.place(i)} while an asynchronous copy "
+                f"into it has not been waited for, "
+                f"issued at {self.launch.module.place(o)} [{o.text}]"
+            )
+        self.report_cell(acc, i, int(wt[i]), int(sh.wins[flat[i]]), True)
+
+    def reads_ordered(self, acc: Access) -> LastRead:
+        """Which cells have been read, and whether all those reads are ordered before this."""
+        sh, flat, env = acc.sh, acc.flat, self.env
+        rt = sh.rt[flat].astype(np.int64)
+        have = rt != NEVER
+        ok = np.ones(flat.size, bool)
+        if not have.any():
+            return LastRead(rt, have, ok)
+        rtime = sh.rtime[flat]
+        mask = sh.rwho[flat]
+        here = sh.rblk[flat] == acc.b + int(env.blocks[0])
+        others = have & (rt != acc.g)
+        j = np.flatnonzero(others & here)
+        for v in range(env.wpb if j.size else 0):
+            has = (mask[j] >> v) & 1 != 0
+            ok[j] &= ~has | (rtime[j] <= self.know[acc.b[j], acc.w[j], v])
+        m = others & ~here
+        if m.any():
+            ok[m] = (rtime <= self.block_know[acc.b])[m]
+        return LastRead(rt, have, ok)
+
+    def check_reads(self, acc: Access, read: LastRead) -> None:
+        bad = ~read.ordered
+        if acc.sync:
+            bad &= ~acc.sh.rsync[acc.flat]
         if bad.any():
             i = int(np.flatnonzero(bad)[0])
-            lane = i // k
-            lane = lane if sel is None else int(sel[lane])
-            if pend[i]:
-                o = self.launch.race_ins[int(sh.wins[flat[i]])]
-                raise RaceError(
-                    f"{env.where(ins, rf, lane)}: {'write' if write else 'read'} of "
-                    f"{where(i // k)} while an asynchronous copy into it has not been waited for, "
-                    f"issued at {self.launch.module.place(o)} [{o.text}]"
-                )
-            self.report(
-                rf, lane, ins, write, int(wt[i]), int(sh.wins[flat[i]]), True, where(i // k)
-            )
-        rt = sh.rt[flat].astype(np.int64)
-        rtime = sh.rtime[flat]
-        have = rt != NEVER
-        if have.any():
-            own = rt == g
-            mask = sh.rwho[flat]
-            rb = sh.rblk[flat]
-            here = rb == b + first
-            ok = np.ones(flat.size, bool)
-            m = have & here & ~own
-            if m.any():
-                j = np.flatnonzero(m)
-                okj = np.ones(j.size, bool)
-                for v in range(W):
-                    has = (mask[j] >> v) & 1 != 0
-                    okj &= ~has | (rtime[j] <= self.know[b[j], w[j], v])
-                ok[j] = okj
-            m = have & ~here & ~own
-            if m.any():
-                ok[m] = (rtime <= self.block_know[b])[m]
-        else:
-            ok = np.ones(flat.size, bool)
-        if write:
-            bad = ~ok
-            if sync:
-                bad &= ~sh.rsync[flat]
-            if bad.any():
-                i = int(np.flatnonzero(bad)[0])
-                lane = i // k
-                lane = lane if sel is None else int(sel[lane])
-                self.report(
-                    rf, lane, ins, True, int(rt[i]), int(sh.rins[flat[i]]), False, where(i // k)
-                )
-            sh.wt[flat] = g
-            clash = sh.wt[flat] != g
-            if clash.any() and not sync:
-                same = np.zeros(flat.size, bool)
-                if val is not None:
-                    same = self.same_as_winner(C, val, size, sh, g)
-                clash &= ~same
-                if clash.any():
-                    i = int(np.flatnonzero(clash)[0])
-                    lane = i // k
-                    lane = lane if sel is None else int(sel[lane])
-                    self.report(rf, lane, ins, True, int(sh.wt[flat[i]]), iid, True, where(i // k))
-            sh.wtime[flat] = now
-            sh.wsync[flat] = sync
-            sh.wins[flat] = iid
-            if is_global and sync:
-                sh.stime[flat] = now
-            if not sync:
-                sh.rt[flat] = NEVER
-        else:
-            have_union = have & ~ok & (rt != g)
-            bit = np.int64(1) << w.astype(np.int64)
-            old = np.where(have_union, sh.rwho[flat], 0)
-            oldb = np.where(have_union, sh.rblk[flat], b + first)
-            sh.rwho[flat] = old
-            np.bitwise_or.at(sh.rwho, flat, bit)
-            sh.rt[flat] = g
-            multi = (sh.rt[flat] != g) | have_union
-            if multi.any():
-                sh.rt[flat[multi]] = MANY
-            sh.rblk[flat] = b + first
-            mb = (sh.rblk[flat] != b + first) | (have_union & (oldb != b + first))
-            if mb.any():
-                sh.rblk[flat[mb]] = MANY
-            sh.rtime[flat] = now
-            sh.rins[flat] = iid
-            sh.rsync[flat] = sync
+            self.report_cell(acc, i, int(read.thread[i]), int(acc.sh.rins[acc.flat[i]]), False)
+
+    def record_write(self, acc: Access, is_global: bool) -> None:
+        """Note the writer of each cell; several in one access are a race of their own."""
+        sh, flat, sync = acc.sh, acc.flat, acc.sync
+        sh.wt[flat] = acc.g
+        clash = sh.wt[flat] != acc.g
+        if clash.any() and not sync:
+            if acc.val is not None:
+                clash &= ~self.same_as_winner(acc.cells, acc.val, acc.size, sh, acc.g)
+            if clash.any():
+                i = int(np.flatnonzero(clash)[0])
+                self.report_cell(acc, i, int(sh.wt[flat[i]]), acc.iid, True)
+        sh.wtime[flat] = acc.now
+        sh.wsync[flat] = sync
+        sh.wins[flat] = acc.iid
+        if is_global and sync:
+            sh.stime[flat] = acc.now
+        if not sync:
+            sh.rt[flat] = NEVER
+
+    def record_read(self, acc: Access, read: LastRead) -> None:
+        """Join this read to the reads of the same cells that nothing has ordered yet."""
+        sh, flat = acc.sh, acc.flat
+        block = acc.b + int(self.env.blocks[0])
+        union = read.have & ~read.ordered & (read.thread != acc.g)
+        old = np.where(union, sh.rwho[flat], 0)
+        old_block = np.where(union, sh.rblk[flat], block)
+        sh.rwho[flat] = old
+        np.bitwise_or.at(sh.rwho, flat, np.int64(1) << acc.w.astype(np.int64))
+        sh.rt[flat] = acc.g
+        multi = (sh.rt[flat] != acc.g) | union
+        if multi.any():
+            sh.rt[flat[multi]] = MANY
+        sh.rblk[flat] = block
+        spread = (sh.rblk[flat] != block) | (union & (old_block != block))
+        if spread.any():
+            sh.rblk[flat[spread]] = MANY
+        sh.rtime[flat] = acc.now
+        sh.rins[flat] = acc.iid
+        sh.rsync[flat] = acc.sync
+
+    def report_cell(
+        self, acc: Access, i: int, other: int, other_ins: int, other_write: bool
+    ) -> NoReturn:
+        lane, where = acc.lane(i), acc.place(i)
+        self.report(acc.rf, lane, acc.ins, acc.write, other, other_ins, other_write, where)
 
     def same_value(self, current: Array, off: Array, size: int, val: Array, g: int) -> Array:
         """(n, k): does the memory already hold the bytes being written?"""

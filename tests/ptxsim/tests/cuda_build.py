@@ -1,7 +1,8 @@
-"""Compiles CUDA C++ once per source, architecture and compiler, or skips the test."""
+"""What the CUDA tests share: a compiler that runs once per source, or skips the test."""
 
 import functools
 
+import numpy as np
 import ptxsim
 import pytest
 
@@ -18,3 +19,7 @@ def mod(src, arch="sm_90", compiler=None):
         if "available" in str(e):
             pytest.skip("no CUDA compiler")
         raise
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)

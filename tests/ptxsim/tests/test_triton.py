@@ -5,6 +5,7 @@ import os
 import numpy as np
 import ptxsim
 import pytest
+from simulated import CHECK, close
 
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton")
@@ -12,29 +13,6 @@ if os.environ.get("TRITON_INTERPRET", "0") == "1":
     pytest.skip("the interpreter is on", allow_module_level=True)
 
 kernels = pytest.importorskip("sample_triton_kernels")
-
-ARCHS = [80, 90, 100, 120]
-CHECK = {"check_races": True, "check_uninit": True}
-
-
-@pytest.fixture(params=ARCHS)
-def sim(request):
-    torch.manual_seed(0)
-    with ptxsim.triton_driver(arch=request.param, **CHECK) as s:
-        yield s
-
-
-@pytest.fixture
-def sim90():
-    torch.manual_seed(0)
-    with ptxsim.triton_driver(arch=90) as s:
-        yield s
-
-
-def close(a, b, tol):
-    assert torch.allclose(
-        torch.as_tensor(a).double(), torch.as_tensor(b).double(), rtol=tol, atol=tol
-    )
 
 
 def test_vector_add_ragged(sim):
@@ -52,20 +30,6 @@ def test_divisibility_specialisation(sim90):
     kernels.add_unmasked_kernel[(4,)](x[1:], y[1:], o[1:], BLOCK=1024)  # not 16-byte aligned
     assert sim90.last().load_widths == {4: 2 * 4096}
     assert torch.equal(o[1:], (x + y)[1:])
-
-
-def test_gae_loop(sim):
-    T, E = 60, 300
-    r, v = torch.randn(T, E), torch.randn(T + 1, E)
-    d = (torch.rand(T, E) < 0.1).to(torch.int8)
-    a, ret = torch.zeros(T, E), torch.zeros(T, E)
-    kernels.gae_loop_kernel[(3,)](r, v, d, a, ret, T, E, 0.99, 0.95, BLOCK=128)
-    acc = torch.zeros(E, dtype=torch.float64)
-    for i in reversed(range(T)):
-        nd = 1 - d[i].double()
-        acc = r[i].double() + 0.99 * v[i + 1].double() * nd - v[i].double() + 0.99 * 0.95 * nd * acc
-        close(a[i], acc, 1e-4)
-        close(ret[i], acc + v[i].double(), 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -91,26 +55,6 @@ def test_associative_scan(sim, M, N, axis, rev):
     ref = torch.stack(ref)
     ref = ref.flip(0) if rev else ref
     close(o, ref if axis == 0 else ref.T, 1e-4)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_softmax_over_a_wide_row(sim, dtype):
-    V = 50257
-    x, o = torch.randn(2, V).to(dtype), torch.zeros(2, V)
-    kernels.softmax_kernel[(2,)](x, o, V, BLOCK=4096)
-    close(o, torch.softmax(x.double(), 1), 1e-6)
-
-
-def test_token_logprob_and_kl(sim):
-    V = 50257
-    x, y = torch.randn(2, V).bfloat16(), torch.randn(2, V).bfloat16()
-    tok = torch.tensor([5, 50000])
-    a, b = torch.zeros(2), torch.zeros(2)
-    kernels.logprob_kl_kernel[(2,)](x, y, tok, a, b, V, BLOCK=2048)
-    la = torch.log_softmax(x.double(), 1).gather(1, tok[:, None])[:, 0]
-    lb = torch.log_softmax(y.double(), 1).gather(1, tok[:, None])[:, 0]
-    close(a, la, 1e-5)
-    close(b, torch.exp(lb - la) - (lb - la) - 1, 1e-4)
 
 
 def test_reductions(sim):
@@ -391,31 +335,6 @@ def test_wide_dot_is_refused_on_hopper():
         kernels.dot_kernel[(1,)](a, a, torch.zeros(64, 64), 64, 64, 64, 32, "tf32")
 
 
-def test_autotune_first_and_by_cost():
-    x = torch.randn(1000)
-
-    def grid(m):
-        return (triton.cdiv(1000, m["BLOCK"]),)
-
-    for mode in ("first", "cost"):
-        kernels.tuned_kernel.cache.clear()
-        with ptxsim.triton_driver(arch=90, autotune=mode) as s:
-            o = torch.zeros(1000)
-            kernels.tuned_kernel[grid](x, o, 1000)
-            assert torch.equal(o, x * 2)
-            assert len(s.launches) == 1
-            if mode == "first":
-                assert kernels.tuned_kernel.best_config.kwargs["BLOCK"] == 128
-    kernels.tuned_kernel.cache.clear()
-
-
-def test_heuristics(sim):
-    for n in (1024, 1000):
-        x, o = torch.randn(n), torch.zeros(n)
-        kernels.heur_kernel[(4,)](x, o, n, BLOCK=256)
-        assert torch.equal(o, x + 1)
-
-
 def test_noinline_function(sim):
     x, o = torch.randn(5), torch.zeros(5)
     kernels.noinline_kernel[(5,)](x, o)
@@ -424,155 +343,3 @@ def test_noinline_function(sim):
         return v * v + 3 * v - 1
 
     close(o, p(x) + p(x + 1), 1e-5)
-
-
-def test_scalar_arguments(sim):
-    o = torch.zeros(9, dtype=torch.float64)
-    kernels.scalar_types_kernel[(1,)](o, 7, 2**40, -3, True, 0.1, 0.1, 0.1, -5, 1)
-    want = [7, 2**40, -3, 1, float(np.float32(0.1)), 0.1, float(np.float16(0.1)), -5, 1.5]
-    assert o.tolist() == want
-
-
-def test_tuple_arguments(sim):
-    x, o = torch.randn(100), torch.zeros(100)
-    kernels.tuple_kernel[(1,)]((x, o), (100, 3), BLOCK=128)
-    assert torch.equal(o, x * 3)
-
-
-def test_cartpole_step(sim):
-    n = 1000
-    st = torch.randn(4, n) * 0.1
-    a = torch.randint(0, 2, (n,), dtype=torch.int32)
-    ob, r, d = torch.zeros(4, n), torch.zeros(n), torch.full((n,), 9, dtype=torch.int8)
-    kernels.cartpole_kernel[(4,)](st, a, ob, r, d, 7, n, BLOCK=256)
-    x, xd, th, thd = st.double()
-    f = torch.where(a == 1, 10.0, -10.0)
-    tmp = (f + 0.05 * thd * thd * th.sin()) / 1.1
-    ta = (9.8 * th.sin() - th.cos() * tmp) / (0.5 * (4 / 3 - 0.1 * th.cos() ** 2 / 1.1))
-    xa = tmp - 0.05 * ta * th.cos() / 1.1
-    new = torch.stack([x + 0.02 * xd, xd + 0.02 * xa, th + 0.02 * thd, thd + 0.02 * ta])
-    fin = (new[0].abs() > 2.4) | (new[2].abs() > 0.2095)
-    assert torch.equal(d.bool(), fin)
-    assert torch.all(r == 1)
-    close(ob[:, ~fin], new[:, ~fin], 1e-5)
-    assert ob[:, fin].abs().max() <= 0.05
-
-
-def test_segment_sums(sim):
-    lens = [0, 5, 300, 1, 129, 64]
-    offs = torch.tensor(np.concatenate([[0], np.cumsum(lens)]).astype(np.int32))
-    x, o = torch.randn(int(offs[-1])), torch.zeros(len(lens))
-    kernels.segment_sum_kernel[(len(lens),)](x, offs, o, BLOCK=128)
-    close(o, [x[offs[i] : offs[i + 1]].double().sum() for i in range(len(lens))], 1e-4)
-
-
-def test_sum_tree_sampling(sim):
-    leaves = 256
-    p = torch.randint(1, 10, (leaves,)).float()
-    tree = torch.zeros(2 * leaves)
-    tree[leaves:] = p
-    for i in range(leaves - 1, 0, -1):
-        tree[i] = tree[2 * i] + tree[2 * i + 1]
-    u, o = torch.rand(500), torch.zeros(500, dtype=torch.int32)
-    kernels.sumtree_kernel[(4,)](tree, u, o, leaves, 500, BLOCK=128)
-    want = np.searchsorted(np.cumsum(p.numpy()), (u * tree[1]).numpy(), side="right")
-    assert np.array_equal(o.numpy(), want)
-
-
-def test_ppo_loss(sim):
-    B, T = 3, 300
-    lp, old, adv = torch.randn(B, T) * 0.1, torch.randn(B, T) * 0.1, torch.randn(B)
-    m = (torch.rand(B, T) < 0.8).to(torch.int8)
-    loss = torch.zeros(B)
-    kernels.ppo_loss_kernel[(B,)](lp, old, adv, m, loss, 0.2, T, BLOCK=128)
-    r = (lp - old).double().exp()
-    a = adv.double()[:, None]
-    want = -torch.minimum(r * a, r.clamp(0.8, 1.2) * a) * m
-    close(loss, want.sum(1) / m.sum(1), 1e-5)
-
-
-def test_out_of_bounds_is_reported_with_source_line(sim):
-    import inspect
-
-    x, o = torch.zeros(256), torch.zeros(256)
-    src, start = inspect.getsourcelines(kernels.oob_kernel.fn)
-    line = start + next(i for i, text in enumerate(src) if "tl.store" in text)
-    with pytest.raises(ptxsim.MemoryFault) as e:
-        kernels.oob_kernel[(2,)](x, o, BLOCK=128)
-    assert f"sample_triton_kernels.py:{line}" in str(e.value)
-    assert "'out' (1024 bytes)" in str(e.value)
-
-
-def test_overlapping_blocks_race(sim):
-    x, o = torch.zeros(1024), torch.zeros(1024)
-    with pytest.raises(ptxsim.RaceError, match="global memory"):
-        kernels.racy_kernel[(4,)](x, o, BLOCK=128)
-
-
-@pytest.mark.parametrize("arch", [80, 90])
-def test_every_removed_barrier_is_caught(arch):
-    """Delete one barrier of a compiled kernel at a time: the race detector must see it."""
-    x, o = torch.randn(64, 32), torch.zeros(32, 64)
-    with ptxsim.triton_driver(arch=arch):
-        k = kernels.transpose_kernel[(1,)](x, o, 64, 32)
-    lines = k.asm["ptx"].splitlines()
-    at = [i for i, line in enumerate(lines) if line.strip().startswith("bar.sync")]
-    assert at
-    for i in at:
-        m = ptxsim.Module("\n".join(line for j, line in enumerate(lines) if j != i))
-        with pytest.raises(ptxsim.RaceError):
-            m.launch(
-                "transpose_kernel",
-                1,
-                128,
-                [x, o, None, None],
-                shared=k.metadata.shared,
-                check_races=True,
-            )
-
-
-def test_uninitialised_tensor(sim):
-    x, o = sim.mark_uninitialized(torch.zeros(256)), torch.zeros(256)
-    with pytest.raises(ptxsim.UninitializedRead, match="'x'"):
-        kernels.add_kernel[(1,)](x, o, o, 256, BLOCK=256)
-
-
-def test_device_assert():
-    x = torch.zeros(128)
-    with ptxsim.triton_driver(arch=90):
-        kernels.assert_kernel[(1,)](x, BLOCK=128, debug=True)
-        assert torch.all(x == 1)
-        x[5] = -3
-        with pytest.raises(ptxsim.TrapError, match="negative"):
-            kernels.assert_kernel[(1,)](x, BLOCK=128, debug=True)
-
-
-def test_numpy_backed_tensors(sim90):
-    a = np.arange(1000, dtype=np.float32)
-    out = np.zeros(1000, np.float32)
-    kernels.add_kernel[(1,)](
-        torch.from_numpy(a), torch.from_numpy(a), torch.from_numpy(out), 1000, BLOCK=1024
-    )
-    assert np.array_equal(out, 2 * a)
-
-
-def test_driver_is_restored_and_archs_do_not_mix():
-    from triton.runtime import driver
-
-    before = driver._active
-    x, o = torch.randn(64), torch.zeros(64)
-    targets = []
-    for arch in (80, 90, 80):
-        with ptxsim.triton_driver(arch=arch) as s:
-            k = kernels.add_kernel[(1,)](x, x, o, 64, BLOCK=64)
-            targets.append(k.metadata.target.arch)
-            assert len(s.launches) == 1
-            assert [f".target sm_{arch}" in m.ptx for m in s.modules] == [True]
-    assert targets == [80, 90, 80]
-    assert driver._active is before
-
-
-def test_interpreter_mode_is_refused(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    with pytest.raises(ptxsim.LaunchError, match="TRITON_INTERPRET"), ptxsim.triton_driver():
-        pass

@@ -11,6 +11,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::envs::{Autoreset, Batch, CartPole, Outputs, State, first_invalid_action};
+use crate::pool::PoolError;
 
 /// Batches smaller than this are stepped without releasing the GIL.
 const DETACH_FROM: usize = 256;
@@ -79,9 +80,7 @@ impl CartPoleBatch {
             )
         };
         check_actions(actions)?;
-        Ok(detached(py, num_envs, || {
-            self.batch.step(0, state, actions, outputs)
-        }))
+        detached(py, num_envs, || self.batch.step(state, actions, outputs)).map_err(pool_error)
     }
 
     /// Begins new episodes where `mask` (an address, 0 for everywhere) is set.
@@ -95,7 +94,7 @@ impl CartPoleBatch {
             )
         };
         detached(py, num_envs, || {
-            self.batch.reset(0, &mut state, mask, obs);
+            self.batch.reset(&mut state, mask, obs);
         });
     }
 
@@ -202,7 +201,8 @@ impl CartPoleArrays {
                 ],
             )
         };
-        let num_ended = detached(py, n, || self.batch.step(0, state, actions, outputs));
+        let num_ended =
+            detached(py, n, || self.batch.step(state, actions, outputs)).map_err(pool_error)?;
         Ok((
             obs,
             rewards,
@@ -237,7 +237,7 @@ impl CartPoleArrays {
                 slice_at_mut::<Obs>(n, obs.data() as usize),
             )
         };
-        self.batch.reset(0, &mut state, mask, target);
+        self.batch.reset(&mut state, mask, target);
         Ok(obs)
     }
 }
@@ -249,6 +249,11 @@ fn check_actions(actions: &[i64]) -> PyResult<()> {
             actions[index]
         )))
     })
+}
+
+#[allow(clippy::needless_pass_by_value)]
+fn pool_error(error: PoolError) -> PyErr {
+    PyValueError::new_err(error.to_string())
 }
 
 fn detached<R: Send>(py: Python<'_>, num_envs: usize, work: impl FnOnce() -> R + Send) -> R {
@@ -276,10 +281,10 @@ fn state_address<E: Element, D: numpy::ndarray::Dimension>(
     Ok(array.data() as usize)
 }
 
-fn uninitialised<'py, E: Element, const D: usize>(
-    py: Python<'py>,
+fn uninitialised<E: Element, const D: usize>(
+    py: Python<'_>,
     shape: [usize; D],
-) -> Bound<'py, PyArray<E, Dim<[usize; D]>>>
+) -> Bound<'_, PyArray<E, Dim<[usize; D]>>>
 where
     Dim<[usize; D]>: numpy::ndarray::Dimension,
     [usize; D]: numpy::ndarray::IntoDimension<Dim = Dim<[usize; D]>>,

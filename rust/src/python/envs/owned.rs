@@ -1,4 +1,7 @@
 //! Environments that own their state: the single cart-pole and the vector env of rlox's API.
+//!
+//! Documentation of methods is what Python's `help` shows.
+#![allow(clippy::doc_markdown)]
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -6,8 +9,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use super::{check_actions, detached, uninitialised};
+use super::{check_actions, detached, pool_error, uninitialised};
 use crate::envs::{Autoreset, Batch, CartPole, Outputs, State};
+use crate::pool::PoolError;
 
 /// The state arrays of a batch, and where a step leaves what becomes Python objects.
 struct Arrays {
@@ -74,11 +78,11 @@ impl Arrays {
 
     fn reset(&mut self, obs: &mut [[f32; 4]]) {
         let batch = self.batch;
-        batch.reset(0, &mut self.view(), None, obs);
+        batch.reset(&mut self.view(), None, obs);
         self.ready = true;
     }
 
-    fn step(&mut self, obs: &mut [[f32; 4]]) -> usize {
+    fn step(&mut self, obs: &mut [[f32; 4]]) -> Result<usize, PoolError> {
         let state = State {
             state: &mut self.state,
             elapsed: &mut self.elapsed,
@@ -96,7 +100,7 @@ impl Arrays {
             final_return: None,
             final_length: None,
         };
-        self.batch.step(0, state, &self.actions, outputs)
+        self.batch.step(state, &self.actions, outputs)
     }
 
     fn check_ready(&self) -> PyResult<()> {
@@ -185,7 +189,7 @@ impl CartPoleEnv {
         }
         self.arrays.actions[0] = action;
         let mut obs = [[0.0; 4]];
-        self.arrays.step(&mut obs);
+        self.arrays.step(&mut obs).map_err(pool_error)?;
         let result = PyDict::new(py);
         result.set_item(intern!(py, "obs"), PyArray1::from_slice(py, &obs[0]))?;
         result.set_item(intern!(py, "reward"), f64::from(self.arrays.rewards[0]))?;
@@ -271,7 +275,7 @@ impl CartPoleVec {
         let n = self.arrays.state.len();
         let obs = uninitialised(py, [n, 4]);
         let target = rows(&obs);
-        let num_ended = detached(py, n, || self.arrays.step(target));
+        let num_ended = detached(py, n, || self.arrays.step(target)).map_err(pool_error)?;
         let arrays = &self.arrays;
         let rewards = uninitialised::<f64, 1>(py, [n]);
         for (target, &reward) in slice(&rewards).iter_mut().zip(&arrays.rewards) {

@@ -12,7 +12,8 @@ from ..memory import SHIFT
 from ..types import S64, TYPES, UINT, Array, ArrayFn, np_dtype, store_dtype, view
 from . import op
 from .addressing import address, check_mods, space_of, vec_count, vec_items
-from .floating import float_max, float_min, reader, writer
+from .floating import reader, writer
+from .rounded import float_max, float_min
 
 if TYPE_CHECKING:
     from ..context import DecodeContext

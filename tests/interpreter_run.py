@@ -1,0 +1,28 @@
+"""The kernel cases in Triton's interpreter: ``TRITON_INTERPRET=1 pytest interpreter_run.py``.
+
+The interpreter must be chosen before the kernels are imported, so this file is collected in a
+process of its own, by test_kernels_interpreter.py.
+"""
+
+import kernel_cases
+import pytest
+
+from rlox_gpu import _dispatch
+
+for _name, _check in vars(kernel_cases).copy().items():
+    if _name.startswith("check_"):
+        globals()["test_" + _name.removeprefix("check_")] = _check
+
+
+@pytest.fixture
+def device():
+    return "cpu"
+
+
+@pytest.fixture(autouse=True)
+def interpreted():
+    from rlox_gpu.kernels import gae
+
+    assert type(gae._gae_time_major_kernel).__name__ == "InterpretedFunction"
+    with _dispatch.force_triton():
+        yield

@@ -1,0 +1,103 @@
+"""Every Triton kernel that dispatch can pick, compiled for every architecture.
+
+Run as a program it prints the registers of each: ``python tests/machine_code.py``.
+"""
+
+from itertools import product
+from pathlib import Path
+from unittest import mock
+
+if __name__ == "__main__":
+    import sys
+
+    sys.path[:0] = [str(Path(__file__).parent / "ptxsim"), str(Path(__file__).parent)]
+
+import ptxsim
+import torch
+import triton
+from simulation import simulated
+
+import rlox_gpu
+from rlox_gpu.ops.random import permutation, uniform
+
+ARCHITECTURES = (80, 90, 100, 120)
+
+# Rows of 512 steps fill the widest tile and the most loads ahead; the two time-major sizes take
+# the narrowest and the widest accesses, one warp and four.
+_SHAPES = {"time-major": (64, 33), "time-major-wide": (64, 270336), "row-major": (512, 8)}
+
+
+def _gae_cases():
+    """Name, and a call that launches one kernel."""
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for (shape, size), dtype, truncation in product(_SHAPES.items(), dtypes, (False, True)):
+        yield _gae_case(shape, size, dtype, torch.bool, truncation)
+    for (shape, size), flags in product(_SHAPES.items(), (torch.int64, torch.float64)):
+        yield _gae_case(shape, size, torch.float32, flags, True)
+    # Lengths that are no multiple of sixteen narrow the accesses; the others take the other tile
+    # widths and numbers of tiles ahead.
+    for size in (
+        (509, 8),
+        (250, 8),
+        (500, 8),
+        (256, 8),
+        (128, 8448),
+        (64, 8),
+        (32, 8),
+        (16, 8),
+        (7, 8),
+        (3, 8),
+    ):
+        shape = "row-major-{}x{}".format(*size)
+        yield _gae_case(shape, size, torch.float32, torch.bool, True)
+    for num_envs in (16896, 16900, 8450):
+        yield _gae_case(f"time-major-{num_envs}", (8, num_envs), torch.float32, torch.bool, True)
+
+
+def _gae_case(shape, size, dtype, flag_dtype, truncation):
+    rows = shape.startswith("row-major")
+    layout = size[::-1] if rows else size
+    floats = torch.zeros(layout, dtype=dtype)
+    flags = torch.zeros(layout, dtype=flag_dtype)
+    ends = {"truncated": flags, "final_values": floats} if truncation else {}
+    last = torch.zeros(size[1], dtype=dtype)
+
+    def call():
+        rlox_gpu.gae(floats, floats, flags, last, time_dim=-1 if rows else 0, **ends)
+
+    parts = (shape, str(dtype)[6:], str(flag_dtype)[6:], *(["truncation"] if truncation else []))
+    return "gae-" + "-".join(parts), call
+
+
+def _random_cases():
+    yield "uniform", lambda: uniform(torch.empty(1024), seed=0, step=0, stream=0)
+    yield "permutation", lambda: permutation(1024, seed=0, step=0)
+
+
+def register_report(arch):
+    """One dict per kernel: its name, registers, spills, stack and shared memory."""
+    compiled = []
+    launch = triton.runtime.JITFunction.run
+
+    def compile_only(self, *args, warmup, **kwargs):
+        compiled.append(launch(self, *args, warmup=True, **kwargs))
+
+    report = []
+    with simulated(arch=arch), mock.patch.object(triton.runtime.JITFunction, "run", compile_only):
+        for name, call in (*_gae_cases(), *_random_cases()):
+            call()
+            (resources,) = ptxsim.ptxas_info(compiled.pop().asm["ptx"]).values()
+            report.append({"kernel": name, "arch": arch, **resources})
+    return report
+
+
+def _print_report():
+    for row in (row for arch in ARCHITECTURES for row in register_report(arch)):
+        print(
+            f"sm_{row['arch']:<4} {row['kernel']:<50} {row['registers']:>4} registers "
+            f"{row['spill_stores'] + row['spill_loads']:>4} bytes spilled"
+        )
+
+
+if __name__ == "__main__":
+    _print_report()

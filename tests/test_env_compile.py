@@ -1,0 +1,40 @@
+"""The environment kernels compile for every architecture we name, without spills."""
+
+import re
+
+import ptxsim
+import pytest
+from simulated_cuda import compile_kernels
+
+from rlox_gpu.envs.cuda import OPTIONS, SOURCE
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
+OPTIONS_BY_TASK = {"cartpole": (*OPTIONS, "-DRLOX_TASK_CARTPOLE")}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("task", OPTIONS_BY_TASK)
+def test_kernels_compile_without_spills(task, arch, record_property):
+    module = compile_kernels(SOURCE, OPTIONS_BY_TASK[task], arch)
+    info = ptxsim.ptxas_info(module)
+    assert set(info) == {"env_step", "env_reset"}
+    for kernel, used in info.items():
+        record_property(f"{task}-{kernel}-{arch}-registers", used["registers"])
+        assert used["spill_stores"] == used["spill_loads"] == used["stack"] == 0
+        assert used["registers"] <= 64
+
+
+@pytest.mark.parametrize("task", OPTIONS_BY_TASK)
+def test_kernels_round_like_the_cpu(task):
+    ptx = compile_kernels(SOURCE, OPTIONS_BY_TASK[task]).ptx
+    arithmetic = set(re.findall(r"\b(?:add|sub|mul|div|sqrt|fma|mad)\.[\w.]*f(?:32|64)\b", ptx))
+    assert arithmetic == {"add.rn.f32", "sub.rn.f32", "mul.rn.f32", "div.rn.f32", "mul.rn.f64"}
+    assert not re.findall(r"\b\w+\.approx", ptx)
+
+
+@pytest.mark.parametrize("task", OPTIONS_BY_TASK)
+def test_state_moves_in_vectors(task):
+    ptx = compile_kernels(SOURCE, OPTIONS_BY_TASK[task]).ptx
+    wide = re.findall(r"\b(?:ld|st)\.global\.v(?:4\.(?:b|f)32|2\.b64)", ptx)
+    assert sum(access.startswith("ld") for access in wide) >= 1
+    assert sum(access.startswith("st") for access in wide) >= 2
