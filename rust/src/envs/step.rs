@@ -146,60 +146,99 @@ unsafe fn step_chunk_avx2<T: Task>(chunk: &mut Part<'_, T>) -> usize {
 
 fn step_chunk_scalar<T: Task>(chunk: &mut Part<'_, T>) -> usize {
     let mut begins = Begins::default();
-    let num_ended = chunk.step_singly(0, chunk.actions.len(), &mut begins);
+    let mut num_ended = 0;
+    for i in 0..chunk.actions.len() {
+        chunk.move_one(i);
+        num_ended += chunk.record_one(i, &mut begins);
+    }
     chunk.begin_episodes(&begins);
     num_ended
 }
 
 impl<T: Task> Part<'_, T> {
+    /// Physics first, for all, then what follows from it: the divisions of one register then run
+    /// while the next one is loaded, with little else in the way.
+    ///
     /// SAFETY: the register's instructions exist.
     #[inline(always)]
     unsafe fn step_chunk<R: Register>(&mut self) -> usize {
-        let mut begins = Begins::default();
-        let mut num_ended = 0;
         let len = self.actions.len();
         let whole = len / R::WIDTH * R::WIDTH;
-        for start in (0..whole).step_by(R::WIDTH) {
+        for at in (0..whole).step_by(R::WIDTH) {
             // SAFETY: all slices have the length of `actions`.
-            num_ended += match unsafe { self.step_block::<R>(start, &mut begins) } {
-                Some(num_ended) => num_ended,
-                None => self.step_singly(start, start + R::WIDTH, &mut begins),
-            };
+            if unsafe { self.move_lanes::<R>(at) }.is_none() {
+                (at..at + R::WIDTH).for_each(|i| self.move_one(i));
+            }
         }
-        num_ended += self.step_singly(whole, len, &mut begins);
+        (whole..len).for_each(|i| self.move_one(i));
+
+        let mut begins = Begins::default();
+        let mut num_ended = 0;
+        for at in (0..whole).step_by(R::WIDTH) {
+            // SAFETY: as above.
+            num_ended += unsafe { self.record_lanes::<R>(at, &mut begins) };
+        }
+        for i in whole..len {
+            num_ended += self.record_one(i, &mut begins);
+        }
         self.begin_episodes(&begins);
         num_ended
     }
 
-    /// Steps the environments of a register, or changes nothing and gives None.
+    /// Moves the environments of a register that do not rest, or changes nothing and gives None.
+    ///
+    /// SAFETY: the register's instructions exist, and so do `WIDTH` environments from `at`.
     #[inline(always)]
-    unsafe fn step_block<R: Register>(&mut self, at: usize, begins: &mut Begins) -> Option<usize> {
+    unsafe fn move_lanes<R: Register>(&mut self, at: usize) -> Option<()> {
         let (state, outputs) = (&mut self.state, &mut self.outputs);
+        // SAFETY: the caller's promise.
         unsafe {
             let old = R::load_rows(state.state.as_ptr().add(at));
-            let (next, reward, terminated) = self
-                .batch
-                .task
-                .step_lanes::<R>(old, self.actions.as_ptr().add(at))?;
+            let actions = self.actions.as_ptr().add(at);
+            let (mut next, reward, terminated) = self.batch.task.step_lanes::<R>(old, actions)?;
             let rests = R::load_flags(state.ended.as_ptr().add(at));
-            let mut next = next;
-            for (new, old) in next.iter_mut().zip(old) {
-                *new = old.select(*new, rests);
+            for (next, old) in next.iter_mut().zip(old) {
+                *next = old.select(*next, rests);
             }
-            let reward = R::splat(0.0).select(reward, rests);
-            let elapsed = state.elapsed.as_mut_ptr().add(at);
-            let truncated = R::count(elapsed, !rests, self.batch.max_episode_steps) & !rests;
-            let terminated = terminated & !rests;
-            let ends = terminated | truncated;
-            let episode_return = R::load(state.episode_return.as_ptr().add(at)) + reward;
-
             R::store_rows(next, state.state.as_mut_ptr().add(at));
             R::store_rows(next, outputs.obs.as_mut_ptr().add(at));
-            episode_return.store(state.episode_return.as_mut_ptr().add(at));
-            R::store_flags(rests | ends, state.ended.as_mut_ptr().add(at));
+            let reward = R::splat(0.0).select(reward, rests);
             reward.store(outputs.rewards.as_mut_ptr().add(at));
-            R::store_flags(terminated, outputs.terminated.as_mut_ptr().add(at));
+            R::store_flags(terminated & !rests, outputs.terminated.as_mut_ptr().add(at));
+        }
+        Some(())
+    }
+
+    fn move_one(&mut self, i: usize) {
+        let (state, outputs) = (&mut self.state, &mut self.outputs);
+        let (mut reward, mut terminated) = (0.0, false);
+        if state.ended[i] == 0 {
+            (state.state[i], reward, terminated) =
+                self.batch.task.step(state.state[i], self.actions[i]);
+        }
+        outputs.obs[i] = state.state[i];
+        outputs.rewards[i] = reward;
+        outputs.terminated[i] = u8::from(terminated);
+    }
+
+    /// Counts, truncates and sums up; gives the number of episodes that ended.
+    ///
+    /// SAFETY: as for `move_lanes`.
+    #[inline(always)]
+    unsafe fn record_lanes<R: Register>(&mut self, at: usize, begins: &mut Begins) -> usize {
+        let (state, outputs) = (&mut self.state, &mut self.outputs);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let rests = R::load_flags(state.ended.as_ptr().add(at));
+            let terminated = R::load_flags(outputs.terminated.as_ptr().add(at));
+            let elapsed = state.elapsed.as_mut_ptr().add(at);
+            let truncated = R::count(elapsed, !rests, self.batch.max_episode_steps) & !rests;
+            let ends = terminated | truncated;
             R::store_flags(truncated, outputs.truncated.as_mut_ptr().add(at));
+            R::store_flags(rests | ends, state.ended.as_mut_ptr().add(at));
+            let episode_return = R::load(state.episode_return.as_ptr().add(at))
+                + R::load(outputs.rewards.as_ptr().add(at));
+            episode_return.store(state.episode_return.as_mut_ptr().add(at));
             if let Some(final_return) = &mut outputs.final_return {
                 let finished = episode_return.select(R::splat(0.0), ends);
                 finished.store(final_return.as_mut_ptr().add(at));
@@ -208,39 +247,22 @@ impl<T: Task> Part<'_, T> {
                 R::copy_counters(elapsed, ends, final_length.as_mut_ptr().add(at));
             }
             let (rests, ends) = (R::bits(rests), R::bits(ends));
-            begins[at / 64] |= u64::from(begin(self.batch.autoreset, rests, ends)) << (at % 64);
-            Some(ends.count_ones() as usize)
+            let begin = u64::from(begin(self.batch.autoreset, rests, ends));
+            begins[at / 64] |= begin << (at % 64);
+            ends.count_ones() as usize
         }
     }
 
-    fn step_singly(&mut self, start: usize, end: usize, begins: &mut Begins) -> usize {
-        let mut num_ended = 0;
-        for i in start..end {
-            let (rests, ends) = self.step_one(i);
-            let begin = begin(self.batch.autoreset, u32::from(rests), u32::from(ends));
-            begins[i / 64] |= u64::from(begin) << (i % 64);
-            num_ended += usize::from(ends);
-        }
-        num_ended
-    }
-
-    /// Gives whether the environment rested and whether its episode ended.
-    fn step_one(&mut self, i: usize) -> (bool, bool) {
+    fn record_one(&mut self, i: usize, begins: &mut Begins) -> usize {
         let (state, outputs) = (&mut self.state, &mut self.outputs);
         let rests = state.ended[i] != 0;
-        let (mut reward, mut terminated, mut truncated) = (0.0, false, false);
         if !rests {
-            (state.state[i], reward, terminated) =
-                self.batch.task.step(state.state[i], self.actions[i]);
             state.elapsed[i] = state.elapsed[i].wrapping_add(1);
-            state.episode_return[i] += reward;
-            truncated = state.elapsed[i] >= self.batch.max_episode_steps;
+            state.episode_return[i] += outputs.rewards[i];
         }
-        let ends = terminated | truncated;
+        let truncated = !rests && state.elapsed[i] >= self.batch.max_episode_steps;
+        let ends = truncated || outputs.terminated[i] != 0;
         state.ended[i] = u8::from(rests | ends);
-        outputs.obs[i] = state.state[i];
-        outputs.rewards[i] = reward;
-        outputs.terminated[i] = u8::from(terminated);
         outputs.truncated[i] = u8::from(truncated);
         if let Some(final_return) = &mut outputs.final_return {
             final_return[i] = if ends { state.episode_return[i] } else { 0.0 };
@@ -248,7 +270,9 @@ impl<T: Task> Part<'_, T> {
         if let Some(final_length) = &mut outputs.final_length {
             final_length[i] = if ends { state.elapsed[i] } else { 0 };
         }
-        (rests, ends)
+        let begin = begin(self.batch.autoreset, u32::from(rests), u32::from(ends));
+        begins[i / 64] |= u64::from(begin) << (i % 64);
+        usize::from(ends)
     }
 
     #[inline(always)]
@@ -263,7 +287,13 @@ impl<T: Task> Part<'_, T> {
                 bits &= bits - 1;
             }
         }
-        for group in indices[..count].chunks(GROUP) {
+        // Groups are always whole: the last index, repeated, is done again with the same result.
+        let padded = count.next_multiple_of(GROUP);
+        if count > 0 {
+            let last = indices[count - 1];
+            indices[count..padded].fill(last);
+        }
+        for group in indices[..padded].as_chunks::<GROUP>().0 {
             if let Some(final_obs) = &mut self.outputs.final_obs {
                 for &i in group {
                     let i = i as usize;
@@ -272,10 +302,11 @@ impl<T: Task> Part<'_, T> {
                     }
                 }
             }
-            self.state
+            let initial = self
+                .state
                 .begin_episodes(&self.batch.task, self.first, group);
-            for &i in group {
-                self.outputs.obs[i as usize] = self.state.state[i as usize];
+            for (&i, initial) in group.iter().zip(initial) {
+                self.outputs.obs[i as usize] = initial;
             }
         }
     }
