@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::element::{Element, Real, each, lanes};
 use super::line::Powers;
 use super::registers::{self, Arch, Task};
-use super::scan::{Coefficients, LineBuffer, Recurrence, State, walk_line, walk_rows};
+use super::scan::{Coefficients, Recurrence, State, line_blocks, walk_line, walk_rows};
 use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
 use super::tiles::{Drain, Feed, FlagFeed};
 use crate::pool::{self, PoolError};
@@ -243,7 +243,7 @@ fn block_by_lines<V: Element, A: Arch, const TRUNCATION: bool>(
 ) {
     let powers = Powers::<<V::Real as Real>::Register<A>>::new(buffers.decay);
     let length = inputs.times.min(LINE);
-    let mut buffer = LineBuffer::new(length);
+    let mut blocks = line_blocks(length);
     let mut states = vec![(V::Real::ZERO, V::Real::ZERO); LINE / length];
     let mut first = 0;
     while first < inputs.envs {
@@ -265,7 +265,7 @@ fn block_by_lines<V: Element, A: Arch, const TRUNCATION: bool>(
             let [mut advantages, mut returns] = drains.rows(&mut outputs);
             for (index, state) in states.iter_mut().enumerate().take(envs.len()) {
                 let outputs = [advantages.row(index), returns.row(index)];
-                walk_line(&model, index, &powers, state, &mut buffer, outputs);
+                walk_line(&model, index, &powers, state, &mut blocks, outputs);
             }
             drains.flush(&mut outputs);
             end = times.start;

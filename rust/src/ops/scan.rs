@@ -13,8 +13,9 @@ use super::line::{BLOCK, Powers, solve, solve_uncut};
 use super::registers::Register;
 use super::strided::RowsMut;
 
-/// The recurrence's coefficients in `L` lanes.
+/// The recurrence's coefficients in `L` lanes; aligned so that no vector crosses a cache line.
 #[derive(Clone, Copy)]
+#[repr(align(64))]
 pub struct Coefficients<R, const L: usize> {
     pub decays: [R; L],
     pub offsets: [R; L],
@@ -122,87 +123,65 @@ fn step<M: Recurrence, const L: usize>(
     state.next_values[start..end].copy_from_slice(&values);
 }
 
-/// The coefficients of a line.
-pub struct LineBuffer<R> {
-    decays: Vec<R>,
-    offsets: Vec<R>,
-}
-
-impl<R: Real> LineBuffer<R> {
-    pub fn new(times: usize) -> Self {
-        Self {
-            decays: vec![R::ZERO; times],
-            offsets: vec![R::ZERO; times],
-        }
-    }
-
-    #[inline(always)]
-    fn fill<M: Recurrence<Real = R>>(&mut self, model: &M, line: &M::Slices, next_value: R) {
-        let values = M::values(line);
-        let times = values.len();
-        // The last block, where one is full, takes its last next value from elsewhere.
-        let rest = times.saturating_sub(BLOCK);
-        if times >= BLOCK {
-            let mut next_values = [next_value; BLOCK];
-            next_values[..BLOCK - 1].copy_from_slice(&values[rest + 1..]);
-            self.put(rest, model.coefficients(line, rest, next_values));
-        } else {
-            for time in 0..times {
-                let next_value = *values.get(time + 1).unwrap_or(&next_value);
-                self.put(time, model.coefficients(line, time, [next_value]));
-            }
-        }
-        for_groups!(rest, |start, L| {
-            let next_values: [_; L] = lanes(values, start + 1);
-            self.put(start, model.coefficients(line, start, next_values));
-        });
-    }
-
-    #[inline(always)]
-    fn put<const L: usize>(&mut self, start: usize, coefficients: Coefficients<R, L>) {
-        let Coefficients { decays, offsets } = coefficients;
-        self.decays[start..start + L].copy_from_slice(&decays);
-        self.offsets[start..start + L].copy_from_slice(&offsets);
-    }
-}
-
 /// Walk row `index`, a line of times of one trajectory, from its end to its beginning, from
 /// `state = (next value, x at the next time)` and to it.
 ///
-/// Forming all coefficients first keeps the compiler from mixing that work, in its own vectors,
-/// with the shifts of the solver.
+/// `blocks` has room for all full blocks of the line. Forming their coefficients first keeps the
+/// compiler from mixing that work, in its own vectors, with the shifts of the solver.
 #[inline(always)]
 pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     model: &M,
     index: usize,
     powers: &Powers<V>,
     state: &mut (M::Real, M::Real),
-    buffer: &mut LineBuffer<M::Real>,
+    blocks: &mut [Coefficients<M::Real, BLOCK>],
     outputs: [&mut [M::Real]; 2],
 ) {
     let [first, second] = outputs;
     let line = model.row(index);
     let values = M::values(&line);
-    buffer.fill(model, &line, state.0);
     let head = values.len() % BLOCK;
-    let mut carry = V::splat(state.1);
-    for start in (head..values.len()).step_by(BLOCK).rev() {
-        let offsets = lanes(&buffer.offsets, start);
+    let blocks = &mut blocks[..values.len() / BLOCK];
+    let (mut next_value, x_next) = *state;
+    if let Some((last, others)) = blocks.split_last_mut() {
+        for (block, slot) in others.iter_mut().enumerate() {
+            let start = head + block * BLOCK;
+            *slot = model.coefficients(&line, start, lanes(values, start + 1));
+        }
+        let start = head + others.len() * BLOCK;
+        let mut next_values = [next_value; BLOCK];
+        next_values[..BLOCK - 1].copy_from_slice(&values[start + 1..]);
+        *last = model.coefficients(&line, start, next_values);
+        next_value = values[head];
+    }
+    let mut carry = V::splat(x_next);
+    for (block, Coefficients { decays, offsets }) in blocks.iter().enumerate().rev() {
+        let start = head + block * BLOCK;
         let x = if model.is_uncut(&line, start) {
-            solve_uncut(powers, &offsets, &mut carry)
+            solve_uncut(powers, offsets, &mut carry)
         } else {
-            solve(&lanes(&buffer.decays, start), &offsets, &mut carry)
+            solve(decays, offsets, &mut carry)
         };
         let results = model.results(&line, start, x);
         first[start..start + BLOCK].copy_from_slice(&results[0]);
         second[start..start + BLOCK].copy_from_slice(&results[1]);
     }
     let mut x_next = carry.lane_0();
-    for start in (0..head).rev() {
-        let decay = buffer.decays[start];
-        let kept = M::Real::mask(decay != M::Real::ZERO);
-        x_next = buffer.offsets[start] + (decay * x_next).masked(kept);
-        [[first[start]], [second[start]]] = model.results(&line, start, [x_next]);
+    for time in (0..head).rev() {
+        let Coefficients { decays, offsets } = model.coefficients(&line, time, [next_value]);
+        let kept = M::Real::mask(decays[0] != M::Real::ZERO);
+        x_next = offsets[0] + (decays[0] * x_next).masked(kept);
+        [[first[time]], [second[time]]] = model.results(&line, time, [x_next]);
+        next_value = values[time];
     }
-    *state = (values[0], x_next);
+    *state = (next_value, x_next);
+}
+
+/// Room for the blocks of a line of so many times.
+pub fn line_blocks<R: Real>(times: usize) -> Vec<Coefficients<R, BLOCK>> {
+    let empty = Coefficients {
+        decays: [R::ZERO; BLOCK],
+        offsets: [R::ZERO; BLOCK],
+    };
+    vec![empty; times / BLOCK]
 }

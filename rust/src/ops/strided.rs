@@ -419,14 +419,9 @@ impl<V: Element> Sink<'_, V> {
                 V::narrow_slice(from, to);
             } else {
                 for (lane, &real) in from.iter().enumerate() {
-                    let element = V::narrow(real);
+                    let slot = layout.address(row, lane).cast::<V>();
                     // SAFETY: see `new`.
-                    unsafe {
-                        layout
-                            .address(row, lane)
-                            .cast::<V>()
-                            .write_unaligned(element)
-                    };
+                    unsafe { slot.write_unaligned(V::narrow(real)) };
                 }
             }
         }

@@ -213,6 +213,10 @@ fn attribute(object: &Bound<'_, PyAny>, name: &str) -> String {
         .map_or_else(|_| "unknown".to_owned(), |value| value.to_string())
 }
 
+pub(super) fn is_array(object: &Bound<'_, PyAny>) -> bool {
+    object.is_instance_of::<PyUntypedArray>()
+}
+
 pub(super) fn kind_of(object: &Bound<'_, PyAny>) -> String {
     let name = object.get_type().name();
     name.map_or_else(|_| "this object".to_owned(), |name| name.to_string())

@@ -357,6 +357,12 @@ impl Template {
             write_scalar(scalar, number, self.code);
             return Ok(frame.place(scalar.as_mut_ptr(), [0; 2], self.code));
         }
+        if frame.ndim == 0 && !arrays::is_array(object) {
+            return Err(PyTypeError::new_err(format!(
+                "{name} must be a number, not {}",
+                arrays::kind_of(object)
+            )));
+        }
         let array = ArrayRef::new(name, object)?;
         self.check_code(name, array.code, object)?;
         if array.shape() != frame.shape() {

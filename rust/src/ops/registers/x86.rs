@@ -1,0 +1,297 @@
+//! Registers of x86 processors.
+
+use std::arch::x86_64::{
+    __m256, __m256d, __m512, __m512d, _CMP_NEQ_UQ, _mm256_add_pd, _mm256_add_ps,
+    _mm256_alignr_epi8, _mm256_and_pd, _mm256_and_ps, _mm256_broadcastsd_pd, _mm256_broadcastss_ps,
+    _mm256_castpd256_pd128, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
+    _mm256_cmp_pd, _mm256_cmp_ps, _mm256_cvtsd_f64, _mm256_cvtss_f32, _mm256_loadu_pd,
+    _mm256_loadu_ps, _mm256_mul_pd, _mm256_mul_ps, _mm256_permute2f128_pd, _mm256_permute2f128_ps,
+    _mm256_set1_pd, _mm256_set1_ps, _mm256_setzero_pd, _mm256_setzero_ps, _mm256_shuffle_pd,
+    _mm256_storeu_pd, _mm256_storeu_ps, _mm512_add_pd, _mm512_add_ps, _mm512_alignr_epi32,
+    _mm512_alignr_epi64, _mm512_broadcastsd_pd, _mm512_broadcastss_ps, _mm512_castpd_si512,
+    _mm512_castpd512_pd128, _mm512_castps_si512, _mm512_castps512_ps128, _mm512_castsi512_pd,
+    _mm512_castsi512_ps, _mm512_cmp_pd_mask, _mm512_cmp_ps_mask, _mm512_cvtsd_f64,
+    _mm512_cvtss_f32, _mm512_loadu_pd, _mm512_loadu_ps, _mm512_maskz_mul_pd, _mm512_maskz_mul_ps,
+    _mm512_mul_pd, _mm512_mul_ps, _mm512_set1_pd, _mm512_set1_ps, _mm512_setzero_pd,
+    _mm512_setzero_ps, _mm512_storeu_pd, _mm512_storeu_ps,
+};
+
+use super::{Arch, Register, Task};
+
+/// The registers of AVX2; to be named only in functions that enable it.
+struct Avx2;
+
+impl Arch for Avx2 {
+    type F32 = __m256;
+    type F64 = __m256d;
+}
+
+/// The registers of AVX-512; to be named only in functions that enable it.
+struct Avx512;
+
+impl Arch for Avx512 {
+    type F32 = __m512;
+    type F64 = __m512d;
+}
+
+#[target_feature(enable = "avx2")]
+pub fn run_avx2(task: impl Task) {
+    task.run::<Avx2>();
+}
+
+#[target_feature(enable = "avx2,avx512bw,avx512dq,avx512vl")]
+pub fn run_avx512(task: impl Task) {
+    task.run::<Avx512>();
+}
+
+// SAFETY, for all blocks below: a register is used only in functions that enable its instructions;
+// `load` and `store` check that there are enough elements.
+
+impl Register for __m256 {
+    type Real = f32;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn load(from: &[f32]) -> Self {
+        assert!(from.len() >= 8);
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32]) {
+        assert!(to.len() >= 8);
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), self) }
+    }
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn lane_0(self) -> f32 {
+        unsafe { _mm256_cvtss_f32(self) }
+    }
+
+    #[inline(always)]
+    fn first(self) -> Self {
+        unsafe { _mm256_broadcastss_ps(_mm256_castps256_ps128(self)) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        unsafe { _mm256_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        unsafe { _mm256_mul_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn kept(self, x: Self) -> Self {
+        unsafe {
+            let kept = _mm256_cmp_ps::<_CMP_NEQ_UQ>(self, _mm256_setzero_ps());
+            _mm256_and_ps(_mm256_mul_ps(self, x), kept)
+        }
+    }
+
+    #[inline(always)]
+    fn shift(self, by: usize, after: Self) -> Self {
+        unsafe {
+            let halves = _mm256_permute2f128_ps::<0x21>(self, after);
+            let (upper, lower) = (_mm256_castps_si256(halves), _mm256_castps_si256(self));
+            match by {
+                1 => _mm256_castsi256_ps(_mm256_alignr_epi8::<4>(upper, lower)),
+                2 => _mm256_castsi256_ps(_mm256_alignr_epi8::<8>(upper, lower)),
+                _ => halves,
+            }
+        }
+    }
+}
+
+impl Register for __m256d {
+    type Real = f64;
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    fn load(from: &[f64]) -> Self {
+        assert!(from.len() >= 4);
+        unsafe { _mm256_loadu_pd(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f64]) {
+        assert!(to.len() >= 4);
+        unsafe { _mm256_storeu_pd(to.as_mut_ptr(), self) }
+    }
+
+    #[inline(always)]
+    fn splat(x: f64) -> Self {
+        unsafe { _mm256_set1_pd(x) }
+    }
+
+    #[inline(always)]
+    fn lane_0(self) -> f64 {
+        unsafe { _mm256_cvtsd_f64(self) }
+    }
+
+    #[inline(always)]
+    fn first(self) -> Self {
+        unsafe { _mm256_broadcastsd_pd(_mm256_castpd256_pd128(self)) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        unsafe { _mm256_add_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        unsafe { _mm256_mul_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn kept(self, x: Self) -> Self {
+        unsafe {
+            let kept = _mm256_cmp_pd::<_CMP_NEQ_UQ>(self, _mm256_setzero_pd());
+            _mm256_and_pd(_mm256_mul_pd(self, x), kept)
+        }
+    }
+
+    #[inline(always)]
+    fn shift(self, by: usize, after: Self) -> Self {
+        unsafe {
+            let halves = _mm256_permute2f128_pd::<0x21>(self, after);
+            match by {
+                1 => _mm256_shuffle_pd::<0b0101>(self, halves),
+                _ => halves,
+            }
+        }
+    }
+}
+
+impl Register for __m512 {
+    type Real = f32;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    fn load(from: &[f32]) -> Self {
+        assert!(from.len() >= 16);
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32]) {
+        assert!(to.len() >= 16);
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self) }
+    }
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn lane_0(self) -> f32 {
+        unsafe { _mm512_cvtss_f32(self) }
+    }
+
+    #[inline(always)]
+    fn first(self) -> Self {
+        unsafe { _mm512_broadcastss_ps(_mm512_castps512_ps128(self)) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        unsafe { _mm512_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        unsafe { _mm512_mul_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn kept(self, x: Self) -> Self {
+        unsafe {
+            let kept = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(self, _mm512_setzero_ps());
+            _mm512_maskz_mul_ps(kept, self, x)
+        }
+    }
+
+    #[inline(always)]
+    fn shift(self, by: usize, after: Self) -> Self {
+        unsafe {
+            let (after, lanes) = (_mm512_castps_si512(after), _mm512_castps_si512(self));
+            _mm512_castsi512_ps(match by {
+                1 => _mm512_alignr_epi32::<1>(after, lanes),
+                2 => _mm512_alignr_epi32::<2>(after, lanes),
+                4 => _mm512_alignr_epi32::<4>(after, lanes),
+                _ => _mm512_alignr_epi32::<8>(after, lanes),
+            })
+        }
+    }
+}
+
+impl Register for __m512d {
+    type Real = f64;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn load(from: &[f64]) -> Self {
+        assert!(from.len() >= 8);
+        unsafe { _mm512_loadu_pd(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f64]) {
+        assert!(to.len() >= 8);
+        unsafe { _mm512_storeu_pd(to.as_mut_ptr(), self) }
+    }
+
+    #[inline(always)]
+    fn splat(x: f64) -> Self {
+        unsafe { _mm512_set1_pd(x) }
+    }
+
+    #[inline(always)]
+    fn lane_0(self) -> f64 {
+        unsafe { _mm512_cvtsd_f64(self) }
+    }
+
+    #[inline(always)]
+    fn first(self) -> Self {
+        unsafe { _mm512_broadcastsd_pd(_mm512_castpd512_pd128(self)) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        unsafe { _mm512_add_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        unsafe { _mm512_mul_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn kept(self, x: Self) -> Self {
+        unsafe {
+            let kept = _mm512_cmp_pd_mask::<_CMP_NEQ_UQ>(self, _mm512_setzero_pd());
+            _mm512_maskz_mul_pd(kept, self, x)
+        }
+    }
+
+    #[inline(always)]
+    fn shift(self, by: usize, after: Self) -> Self {
+        unsafe {
+            let (after, lanes) = (_mm512_castpd_si512(after), _mm512_castpd_si512(self));
+            _mm512_castsi512_pd(match by {
+                1 => _mm512_alignr_epi64::<1>(after, lanes),
+                2 => _mm512_alignr_epi64::<2>(after, lanes),
+                _ => _mm512_alignr_epi64::<4>(after, lanes),
+            })
+        }
+    }
+}
