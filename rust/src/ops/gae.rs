@@ -58,7 +58,7 @@ const TILE: usize = 4096;
 const LINE: usize = 1024;
 
 /// Environments walked side by side: their state stays in the first-level cache.
-const BLOCK: usize = 1024;
+const BLOCK: usize = 2048;
 
 /// Shares of the threads are multiples of this many environments, so that no two threads write to
 /// the same cache line.
@@ -145,6 +145,17 @@ impl<R: Real> Inputs<R> {
         }
     }
 
+    /// Whether no array needs a buffer.
+    fn in_place(&self) -> bool {
+        let truncation_in_place = self.truncation.is_none_or(|truncation| {
+            truncation.truncated.rows().is_some() && truncation.final_values.rows().is_some()
+        });
+        truncation_in_place
+            && self.rewards.rows().is_some()
+            && self.values.rows().is_some()
+            && self.terminated.rows().is_some()
+    }
+
     /// Rows are trajectories.
     fn transposed(self) -> Self {
         Self {
@@ -174,6 +185,11 @@ impl<R: Real> Outputs<'_, R> {
             advantages: self.advantages.part(times.clone(), envs.clone()),
             returns: self.returns.part(times, envs),
         }
+    }
+
+    /// Whether no array needs a buffer.
+    fn in_place(&mut self) -> bool {
+        self.advantages.rows().is_some() && self.returns.rows().is_some()
     }
 
     /// Rows are trajectories.
@@ -221,7 +237,12 @@ fn block_by_rows<R: Real, const TRUNCATION: bool>(
         carry: vec![R::ZERO; inputs.envs],
         next_values: last_values,
     };
-    let height = (TILE / inputs.envs).max(1);
+    let in_place = inputs.in_place() && outputs.in_place();
+    let height = if in_place {
+        inputs.times
+    } else {
+        (TILE / inputs.envs).max(1)
+    };
     let mut end = inputs.times;
     while end > 0 {
         let start = end.saturating_sub(height);
