@@ -9,7 +9,7 @@ WARP = 32
 # By (float64, truncation): the most that compile without spills and with full occupancy in reach.
 _ELEMENTS_AHEAD = {
     (False, False): 32,
-    (False, True): 12,
+    (False, True): 10,
     (True, False): 16,
     (True, True): 8,
 }
@@ -62,7 +62,7 @@ def scan_config(
     """
     if layout is Layout.TIME_MAJOR:
         return _time_major(num_envs, itemsize, sm_count, alignment, truncation)
-    return _row_major(num_steps, num_envs, itemsize, sm_count, alignment)
+    return _row_major(num_steps, num_envs, itemsize, sm_count, alignment, truncation)
 
 
 def _time_major(
@@ -89,7 +89,12 @@ def _time_major(
 
 
 def _row_major(
-    num_steps: int, num_envs: int, itemsize: int, sm_count: int, alignment: int
+    num_steps: int,
+    num_envs: int,
+    itemsize: int,
+    sm_count: int,
+    alignment: int,
+    truncation: bool,
 ) -> LaunchConfig:
     # A warp spans at most one row, so that the scan needs shuffles and no shared memory.
     vector = 2 if itemsize == 8 else 4
@@ -100,7 +105,7 @@ def _row_major(
         Layout.ROW_MAJOR,
         block_n=rows_per_warp * num_warps,
         block_t=block_t,
-        ahead=min(4, _power_of_two(-(-num_steps // block_t))),
+        ahead=min(2 if truncation else 4, _power_of_two(-(-num_steps // block_t))),
         vector=vector,
         unit=math.gcd(vector, alignment),
         num_warps=num_warps,

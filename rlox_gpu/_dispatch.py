@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 
+# Names of their own: attribute chains would add up on the path of a small call.
+_Tensor = torch.Tensor
+_is_compiling = torch.compiler.is_compiling
 _functorch_level = torch._C._functorch.maybe_current_level
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
@@ -50,10 +53,11 @@ def runs_in_rust(device: torch.device) -> bool:
 
 def is_plain_call(*tensors: torch.Tensor | None) -> bool:
     """Whether these are ordinary tensors and nothing listens: no compiler, mode or transform."""
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         return False
     for tensor in tensors:
-        if tensor is not None and type(tensor) is not torch.Tensor:
+        # Torch may keep a negation as a flag beside the memory: such a tensor is not what it holds.
+        if tensor is not None and (type(tensor) is not _Tensor or tensor.is_neg()):
             return False
     return not (_dispatch_modes() or _function_modes()) and _functorch_level() is None
 

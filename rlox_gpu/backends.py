@@ -7,6 +7,10 @@ import importlib.metadata
 import importlib.util
 import platform
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("rlox-gpu", "numpy", "torch", "triton", "gymnasium", "tensorboard", "matplotlib")
 CUPY_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy")
@@ -39,6 +43,27 @@ def backends() -> dict[str, str | None]:
         "cuda: environments through CuPy and NVRTC": cuda_problem,
     }
     return {name: check() for name, check in checks.items()}
+
+
+def choose_device(device: torch.device | str) -> torch.device:
+    """Return the device to run on; ``"auto"`` is CUDA where it can be used, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the name is not a device, or CUDA is asked for and torch has none.
+    """
+    import torch
+
+    if device == "auto":
+        device = "cuda" if cuda_problem() is None else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device: {device!r} is not a device: {error}") from error
+    if chosen.type == "cuda" and (problem := cuda_problem()) is not None:
+        raise ValueError(f"device: {device!r} cannot be used: {problem}")
+    return torch.empty(0, device=chosen).device  # with its index: tensors say "cuda:0"
 
 
 def cuda_problem() -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -30,7 +30,7 @@ app = typer.Typer(
 console = Console(highlight=False, soft_wrap=True)
 
 RunDir = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads the annotation at run time, Python 3.10 included
+    Path | None,
     typer.Option(help="Folder of the run; default: runs/ALGORITHM-ENV-seedN-TIME."),
 ]
 
@@ -38,24 +38,24 @@ RunDir = Annotated[
 @app.command()
 def train(
     algorithm: Annotated[str, typer.Argument(help="ppo")],
-    env: Annotated[Optional[str], typer.Option(help="Native or Gymnasium id.")] = None,  # noqa: UP045
-    device: Annotated[Optional[str], typer.Option(help="auto, cpu, cuda, ...")] = None,  # noqa: UP045
-    steps: Annotated[Optional[int], typer.Option(help="Environment steps.")] = None,  # noqa: UP045
-    seed: Annotated[Optional[int], typer.Option(help="Determines the run.")] = None,  # noqa: UP045
-    n_envs: Annotated[Optional[int], typer.Option(help="Environments.")] = None,  # noqa: UP045
+    env: Annotated[str | None, typer.Option(help="Native or Gymnasium id.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
+    steps: Annotated[int | None, typer.Option(help="Environment steps.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Determines the run.")] = None,
+    n_envs: Annotated[int | None, typer.Option(help="Environments.")] = None,
     target: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(help="Stop once the evaluation's mean return reaches this."),
     ] = None,
-    eval_freq: Annotated[Optional[int], typer.Option(help="Steps between evaluations.")] = None,  # noqa: UP045
-    eval_episodes: Annotated[Optional[int], typer.Option(help="Episodes of one.")] = None,  # noqa: UP045
-    checkpoint_freq: Annotated[Optional[int], typer.Option(help="Steps between them.")] = None,  # noqa: UP045
+    eval_freq: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
+    eval_episodes: Annotated[int | None, typer.Option(help="Episodes of one.")] = None,
+    checkpoint_freq: Annotated[int | None, typer.Option(help="Steps between them.")] = None,
     config: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="YAML or TOML file; the options here count before it."),
     ] = None,
     setting: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--set", help="One of the algorithm's settings, name=value; repeatable."),
     ] = None,
     run_dir: RunDir = None,

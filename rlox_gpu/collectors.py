@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rlox_gpu.backends import choose_device
 from rlox_gpu.batch import RolloutBatch, RolloutStorage
 from rlox_gpu.envs.selection import TensorEnv, make_tensor_env, obs_width
 from rlox_gpu.ops.random import uniform
@@ -122,7 +123,7 @@ class RolloutCollector:
     seed : int
         Determines episodes and actions.
     device : str or torch.device
-        Where everything lives.
+        Where everything lives; ``"auto"`` is CUDA where it can be used, else the CPU.
     gamma, gae_lambda : float
         Discount and trace decay of the advantages.
     reward_fn : callable, optional
@@ -139,7 +140,7 @@ class RolloutCollector:
     Raises
     ------
     ValueError
-        If the environment cannot be made or a number is out of range.
+        If the environment cannot be made, the device used, or a number is out of range.
     """
 
     def __init__(
@@ -156,9 +157,9 @@ class RolloutCollector:
         for name, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}: expected a number in [0, 1], got {value!r}")
-        self.env = make_tensor_env(env_id, n_envs, device=device) if env is None else env
+        self.device = choose_device(device)
+        self.env = make_tensor_env(env_id, n_envs, device=self.device) if env is None else env
         self.seed, self.gamma, self.gae_lambda, self.reward_fn = seed, gamma, gae_lambda, reward_fn
-        self.device = torch.device(device)
         self.episode_rewards: list[float] = []
         self.episode_lengths: list[int] = []
         self._rollouts = 0

@@ -57,7 +57,7 @@ def run(
     elif resume:
         raise ValueError("run_dir: expected the folder of the run to resume, got None")
     hooks, evaluation = _hooks(config, folder)
-    algorithm = _algorithm(config, folder if resume else None, [*callbacks, *hooks])
+    algorithm = _algorithm(config, _newest(folder) if resume else None, [*callbacks, *hooks])
     logger = _loggers(folder, algorithm.timesteps if resume else None, report)
     algorithm.logger = logger
     try:
@@ -79,6 +79,14 @@ def _prepare(folder: Path, config: TrainingConfig, resume: bool) -> None:
             )
         folder.mkdir(parents=True, exist_ok=True)
         config.to_yaml(folder / CONFIG)
+    for partial in (folder / CHECKPOINTS).glob(".*.partial"):
+        partial.unlink()  # a process was killed while it wrote
+
+
+def _newest(folder: Path | None) -> Path | None:
+    """Return the newest checkpoint; None in a run that was stopped before its first."""
+    files = checkpoint_files(folder / CHECKPOINTS) if folder else []
+    return files[-1] if files else None
 
 
 def _hooks(
@@ -96,12 +104,10 @@ def _hooks(
     return hooks, evaluation
 
 
-def _algorithm(config: TrainingConfig, resumed: Path | None, callbacks: list[Callback]) -> Any:
+def _algorithm(config: TrainingConfig, checkpoint: Path | None, callbacks: list[Callback]) -> Any:
     kind = ALGORITHMS[config.algorithm.lower()]
-    if resumed is not None:
-        return kind.from_checkpoint(
-            find_checkpoint(resumed), callbacks=callbacks, device=config.device
-        )
+    if checkpoint is not None:
+        return kind.from_checkpoint(checkpoint, callbacks=callbacks, device=config.device)
     settings = config.algorithm_settings()
     return kind(
         config.env_id, seed=config.seed, callbacks=callbacks, device=config.device, **settings

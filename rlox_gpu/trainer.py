@@ -133,7 +133,7 @@ def train_from_config(
     config : TrainingConfig, mapping, or path of a YAML or TOML file
         What to do.
     resume : bool
-        Go on from the newest checkpoint in ``run_dir``.
+        Go on from the newest checkpoint in ``run_dir``, or from the start if there is none.
     callbacks : iterable of Callback
         In addition to those that evaluate and save.
     report : callable

@@ -9,11 +9,11 @@ import time
 
 import pytest
 import torch
+from linear_policy import Linear
 from safetensors.torch import save_file
-from torch import nn
 
 from rlox_gpu import PPO, Trainer
-from rlox_gpu.callbacks import CheckpointCallback, checkpoint_files
+from rlox_gpu.callbacks import Callback, CheckpointCallback, checkpoint_files
 from rlox_gpu.checkpoint import read_checkpoint, write_checkpoint
 
 SMALL = {"n_envs": 4, "n_steps": 16, "n_epochs": 2, "batch_size": 32, "device": "cpu"}
@@ -51,11 +51,18 @@ def test_views_of_one_tensor_are_stored_apart(tmp_path):
     assert torch.equal(tensors["b"], base[3:])
 
 
+class StopAt(Callback):
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def on_iteration(self, algorithm, metrics):
+        return algorithm.iteration < self.iteration
+
+
 def test_a_saved_run_goes_on_bit_for_bit(tmp_path):
     straight = small()
     straight.train(64 * 6)
-    first = small()
-    first.callbacks.callbacks.append(StopAt(3))
+    first = small(callbacks=[StopAt(3)])
     first.train(64 * 6)
     assert first.iteration == 3
     first.save(tmp_path / "c")
@@ -63,16 +70,6 @@ def test_a_saved_run_goes_on_bit_for_bit(tmp_path):
     assert_same_state(first, second)
     second.train(64 * 6, resume=True)
     assert_same_state(straight, second)
-
-
-def StopAt(iteration):  # reads as a class where it is used
-    from rlox_gpu.callbacks import Callback
-
-    class Stop(Callback):
-        def on_iteration(self, algorithm, metrics):
-            return algorithm.iteration < iteration
-
-    return Stop()
 
 
 def test_a_fresh_algorithm_can_be_saved(tmp_path):
@@ -114,28 +111,6 @@ def test_gymnasium_environments_restart_their_episodes(tmp_path):
     for run in runs:
         run.train(64)
     assert torch.equal(runs[0].flat.data, runs[1].flat.data)
-
-
-class Linear(nn.Module):
-    def __init__(self, width=4):
-        super().__init__()
-        self.actor, self.critic = nn.Linear(width, 2), nn.Linear(width, 1)
-        self.register_buffer("offset", torch.ones(()))
-
-    def get_value(self, obs):
-        return self.critic(obs)[:, 0]
-
-    def get_action_value(self, obs):
-        d = torch.distributions.Categorical(logits=self.actor(obs))
-        actions = d.sample()
-        return actions, d.log_prob(actions), self.get_value(obs)
-
-    def get_logprob_and_entropy(self, obs, actions):
-        d = torch.distributions.Categorical(logits=self.actor(obs))
-        return d.log_prob(actions), d.entropy()
-
-    def act(self, obs):
-        return self.actor(obs).argmax(-1)
 
 
 def test_a_policy_of_ones_own_is_saved_and_needs_to_be_given_back(tmp_path):

@@ -107,7 +107,8 @@ def test_a_reached_target_stops_early(tmp_path):
     assert find_checkpoint(tmp_path / "r").name == "step_000000000256.safetensors"
 
 
-def test_resume_goes_on_to_the_end(tmp_path):
+@pytest.mark.parametrize("kept", [0, 1], ids=["from-the-start", "from-a-checkpoint"])
+def test_resume_goes_on_to_the_end(tmp_path, kept):
     plan = {
         "algorithm": "ppo",
         "env_id": "CartPole-v1",
@@ -120,9 +121,11 @@ def test_resume_goes_on_to_the_end(tmp_path):
     train_from_config({**plan, "run_dir": str(tmp_path / "whole")})
     folder = tmp_path / "part"
     train_from_config({**plan, "run_dir": str(folder)})
-    for path in checkpoint_files(folder / "checkpoints")[1:]:
+    for path in checkpoint_files(folder / "checkpoints")[kept:]:
         path.unlink()
+    (folder / "checkpoints" / ".step.1.partial").touch()
     assert call("train", "ppo", "--resume", "--run-dir", folder).exit_code == 0
+    assert not list((folder / "checkpoints").glob(".*"))
     for kind in ("whole", "part"):
         rows = read_metrics(tmp_path / kind / "metrics.jsonl")
         assert [row["step"] for row in rows] == list(range(128, 1025, 128))

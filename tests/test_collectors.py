@@ -168,6 +168,8 @@ def test_wrong_calls_are_refused():
         next(batch.sample_minibatches(0))
     with pytest.raises(ValueError, match="gamma"):
         RolloutCollector("CartPole-v1", gamma=1.5)
+    with pytest.raises(ValueError, match="device"):
+        RolloutCollector("CartPole-v1", device="gpux")
     with pytest.raises(ValueError, match="gae_lambda"):
         RolloutCollector("CartPole-v1", gae_lambda=np.nan)
     with pytest.raises(ValueError, match="n_steps"):

@@ -18,6 +18,15 @@ def test_subclasses_and_parameters_are_no_plain_call():
     assert not _dispatch.is_plain_call(torch.nn.Parameter(torch.ones(2)))
 
 
+def test_a_lazily_negated_tensor_is_no_plain_call():
+    negated = torch.tensor([1 + 2j, 3 + 4j]).conj().imag
+    assert negated.is_neg()
+    assert not _dispatch.is_plain_call(negated)
+    zeros = torch.zeros(2)
+    result = rlox_gpu.gae(negated, zeros, zeros, zeros[0], gamma=0.0)
+    assert result.advantages.tolist() == [-2.0, -4.0]
+
+
 def test_nothing_is_a_plain_call_inside_a_transform():
     seen = []
 

@@ -118,9 +118,6 @@ def test_results_keep_the_values_dtype_and_shape_under_a_default_dtype():
         torch.set_default_dtype(torch.float32)
 
 
-# -- registration with torch -------------------------------------------------------------------
-
-
 def _positional(inputs):
     names = ("rewards", "values", "terminated", "last_values", "truncated", "final_values")
     return *(inputs.get(name) for name in names), 0.99, 0.95
@@ -215,9 +212,6 @@ def test_vmap_over_rollouts():
     mapped = torch.func.vmap(lambda x: rlox_gpu.gae(**x).advantages)(stacked)
     for got, inputs in zip(mapped, rollouts, strict=True):
         assert torch.equal(got, rlox_gpu.gae(**inputs).advantages)
-
-
-# -- bad input ---------------------------------------------------------------------------------
 
 
 def _f32(*shape):

@@ -151,8 +151,6 @@ def test_offsets_go_past_two_to_the_31():
     assert_close(result, inputs)
 
 
-# -- counts ------------------------------------------------------------------------------------
-
 BYTES_PER_ELEMENT = 4 + 4 + 1 + 4 + 4  # reward, value, flag; advantage, return
 
 
@@ -198,9 +196,6 @@ def test_row_major_takes_few_instructions(num_steps, num_envs, most):
     inputs = make_torch_inputs(12, num_steps, num_envs, truncation=False)
     launch = _check(inputs, rows=True, check_races=False)
     assert launch.total_warp_instructions <= most * num_steps * num_envs
-
-
-# -- random ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("seed", "step"), [(0, 0), (2**64 - 1, 2**32 - 1), (2**63 + 12345, 7)])

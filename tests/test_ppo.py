@@ -5,7 +5,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from test_checkpoint import Linear
+from linear_policy import Linear
 
 from rlox_gpu import PPO, PPOConfig, PPOTrainer, Trainer, train_from_config
 from rlox_gpu.adam import AdamState

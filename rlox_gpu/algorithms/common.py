@@ -1,4 +1,4 @@
-"""What algorithms share: seeds, devices, episode statistics, observations from outside."""
+"""What algorithms share: seeds, threads, episode statistics, observations from outside."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
-from rlox_gpu.backends import cuda_problem
 
 PURPOSES = ("weights", "episodes")
 WINDOW = 100  # episodes that a mean return is taken over
@@ -27,25 +25,6 @@ def derive_seed(seed: int, purpose: str, counter: int = 0) -> int:
     """
     words = np.random.SeedSequence([seed, PURPOSES.index(purpose), counter])
     return int(words.generate_state(1, np.uint64)[0] >> 1)
-
-
-def choose_device(device: torch.device | str) -> torch.device:
-    """Return the device to run on.
-
-    Raises
-    ------
-    ValueError
-        If the name is not a device, or CUDA is asked for and torch has none.
-    """
-    if device == "auto":
-        device = "cuda" if cuda_problem() is None else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device: {device!r} is not a device: {error}") from error
-    if chosen.type == "cuda" and (problem := cuda_problem()) is not None:
-        raise ValueError(f"device: {device!r} cannot be used: {problem}")
-    return torch.empty(0, device=chosen).device  # with its index: tensors say "cuda:0"
 
 
 @contextmanager

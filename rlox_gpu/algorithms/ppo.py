@@ -20,7 +20,6 @@ from rlox_gpu.adam import AdamState
 from rlox_gpu.algorithms import ppo_checkpoint
 from rlox_gpu.algorithms.common import (
     EpisodeWindow,
-    choose_device,
     derive_seed,
     prepare_obs,
     suitable_threads,
@@ -31,6 +30,7 @@ from rlox_gpu.algorithms.ppo_update import (
     gradient_for,
     update,
 )
+from rlox_gpu.backends import choose_device
 from rlox_gpu.batch import RolloutBatch, RolloutStorage
 from rlox_gpu.callbacks import Callback, CallbackList
 from rlox_gpu.collectors import EpisodeTotals, collect, compute_advantages, episode_totals
@@ -311,7 +311,11 @@ class PPO:
             env.close()
 
     def save(self, path: str | Path) -> None:
-        """Write everything that a later run needs to go on; see :meth:`from_checkpoint`."""
+        """Write everything that a later run needs to go on; see :meth:`from_checkpoint`.
+
+        Native environments are saved in the middle of their episodes and go on bit for bit.
+        Gymnasium's cannot be saved: after loading they begin new episodes.
+        """
         ppo_checkpoint.save(self, path)
 
     @classmethod

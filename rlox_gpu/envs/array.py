@@ -155,8 +155,8 @@ class NumpyVectorEnv(NativeVectorEnv):
             raise ResetNeeded("options['reset_mask'] needs a reset() of all environments first")
         bounds = reset_bounds(options, self.task)
         seeds = new_seeds(seed, self.num_envs)
-        if isinstance(seed, int):
-            super().reset(seed=seed)
+        if isinstance(seed, (int, np.integer)):
+            super().reset(seed=int(seed))
         if seeds is not None:
             values, given = seeds
             chosen = given if mask is None else given & mask

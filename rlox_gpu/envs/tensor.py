@@ -150,8 +150,8 @@ class TensorVectorEnv(NativeVectorEnv):
             raise ResetNeeded("options['reset_mask'] needs a reset() of all environments first")
         bounds = reset_bounds(options, self.task)
         seeds = new_seeds(seed, self.num_envs)
-        if isinstance(seed, int):
-            super().reset(seed=seed)
+        if isinstance(seed, (int, np.integer)):
+            super().reset(seed=int(seed))
         if seeds is not None:
             self._seed(*seeds, mask)
         self._bounds, self._batch_rules = bounds, self._rules(*bounds)

@@ -96,9 +96,6 @@ def _signed(seed: int) -> int:
     return seed - _SEEDS if seed >= _SEEDS // 2 else seed
 
 
-# -- the two devices ---------------------------------------------------------------------------
-
-
 def _uniform_rust(out: torch.Tensor, seed: int, step: int, stream: int) -> None:
     _rust.uniform_raw(out.data_ptr(), out.numel(), seed % _SEEDS, step, stream)
 

@@ -119,21 +119,7 @@ def gae(
     Schulman et al., "High-dimensional continuous control using generalized advantage estimation",
     ICLR 2016, https://arxiv.org/abs/1506.02438.
     """
-    if type(rewards) is np.ndarray:
-        advantages, returns = _rust.gae(
-            rewards,
-            values,
-            terminated,
-            last_values,
-            truncated,
-            final_values,
-            gamma,
-            gae_lambda,
-            time_dim,
-            out,
-        )
-        return GAE(advantages, returns, None)
-    call = _gae_for(rewards)
+    call = _rust.gae if type(rewards) is np.ndarray else _gae_for(rewards)
     advantages, returns = call(
         rewards,
         values,

@@ -1,7 +1,9 @@
 //! The arrays of a batch of environments and what is done to them. Every array is the caller's:
 //! a snapshot is a copy of them, a rollout step is written to where the rollout is kept.
+#![allow(unsafe_code)]
 
-use super::step::{self, GROUP};
+use super::chunk::GROUP;
+use super::step;
 use super::task::Task;
 use crate::philox::{philox_lanes, stream};
 use crate::pool::PoolError;
@@ -82,10 +84,13 @@ impl<T: Task> Batch<T> {
     /// Begins a new episode in every environment, or in those whose mask is not 0, and copies all
     /// observations.
     pub fn reset(&self, state: &mut State<'_>, mask: Option<&[u8]>, obs: &mut [[f32; 4]]) {
-        let chosen: Vec<u32> = (0..state.state.len() as u32)
+        let mut chosen: Vec<u32> = (0..state.state.len() as u32)
             .filter(|&i| mask.is_none_or(|mask| mask[i as usize] != 0))
             .collect();
-        for group in chosen.chunks(GROUP) {
+        if let Some(&last) = chosen.last() {
+            chosen.resize(chosen.len().next_multiple_of(GROUP), last);
+        }
+        for group in chosen.as_chunks().0 {
             state.begin_episodes(&self.task, 0, group);
         }
         obs.copy_from_slice(state.state);
@@ -142,30 +147,51 @@ impl<'a> State<'a> {
         }
     }
 
-    /// Begins new episodes in the environments of `indices`, at most `GROUP`.
+    /// Begins new episodes in the environments of `indices`, which may repeat; gives their initial
+    /// states.
     #[inline(always)]
-    pub(super) fn begin_episodes<T: Task>(&mut self, task: &T, first: u64, indices: &[u32]) {
+    pub(super) fn begin_episodes<T: Task>(
+        &mut self,
+        task: &T,
+        first: u64,
+        indices: &[u32; GROUP],
+    ) -> [[f32; 4]; GROUP] {
+        let len = self.state.len();
+        // One check for all the accesses below.
+        assert!(
+            indices.iter().fold(0, |most, &i| i.max(most)) < len as u32
+                && [self.elapsed.len(), self.episode.len(), self.seed.len()] == [len; 3]
+                && [self.ended.len(), self.episode_return.len()] == [len; 2]
+        );
+        let indices = indices.map(|i| i as usize);
         let mut seed = [0; GROUP];
-        let mut index = [0; GROUP];
         let mut episode = [0; GROUP];
-        for (lane, &i) in indices.iter().enumerate() {
-            seed[lane] = self.seed[i as usize];
-            index[lane] = first + u64::from(i);
-            episode[lane] = self.episode[i as usize].wrapping_add(1);
+        for lane in 0..GROUP {
+            let i = indices[lane];
+            // SAFETY: all indices are below the length of every array.
+            unsafe {
+                seed[lane] = *self.seed.get_unchecked(i);
+                episode[lane] = self.episode.get_unchecked(i).wrapping_add(1);
+            }
         }
+        let index = indices.map(|i| first + i as u64);
         let [w0, w1, w2, w3] = philox_lanes(&seed, &index, &episode, stream::ENV_RESET);
         let mut initial = [[0.0; 4]; GROUP];
-        for (lane, state) in initial.iter_mut().enumerate() {
-            *state = task.initial([w0[lane], w1[lane], w2[lane], w3[lane]]);
+        for lane in 0..GROUP {
+            initial[lane] = task.initial([w0[lane], w1[lane], w2[lane], w3[lane]]);
         }
-        for (lane, &i) in indices.iter().enumerate() {
-            let i = i as usize;
-            self.state[i] = initial[lane];
-            self.elapsed[i] = 0;
-            self.episode[i] = episode[lane];
-            self.ended[i] = 0;
-            self.episode_return[i] = 0.0;
+        for lane in 0..GROUP {
+            let i = indices[lane];
+            // SAFETY: as above.
+            unsafe {
+                *self.state.get_unchecked_mut(i) = initial[lane];
+                *self.elapsed.get_unchecked_mut(i) = 0;
+                *self.episode.get_unchecked_mut(i) = episode[lane];
+                *self.ended.get_unchecked_mut(i) = 0;
+                *self.episode_return.get_unchecked_mut(i) = 0.0;
+            }
         }
+        initial
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod batch;
 mod cartpole;
+mod chunk;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod lanes_x86;

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::element::{Element, Real, each, lanes};
+use super::element::{Real, each, lanes};
 use super::line::Powers;
 use super::registers::{self, Arch, Task};
 use super::scan::{Coefficients, Recurrence, State, line_blocks, walk_line, walk_rows};
@@ -21,27 +21,27 @@ use crate::pool::{self, PoolError};
 
 /// The arrays that are read: all `[times, envs]`, `last_values` `[1, envs]`.
 #[derive(Clone, Copy)]
-pub struct Inputs<V> {
+pub struct Inputs<R: Real> {
     pub times: usize,
     pub envs: usize,
-    pub rewards: Source<V>,
-    pub values: Source<V>,
+    pub rewards: Source<R>,
+    pub values: Source<R>,
     pub terminated: FlagSource,
-    pub last_values: Source<V>,
-    pub truncation: Option<Truncation<V>>,
+    pub last_values: Source<R>,
+    pub truncation: Option<Truncation<R>>,
 }
 
 /// Where trajectories are cut, and the values of the observations behind the cuts.
 #[derive(Clone, Copy)]
-pub struct Truncation<V> {
+pub struct Truncation<R: Real> {
     pub truncated: FlagSource,
-    pub final_values: Source<V>,
+    pub final_values: Source<R>,
 }
 
 /// The arrays that are written, `[times, envs]`.
-pub struct Outputs<'a, V> {
-    pub advantages: Sink<'a, V>,
-    pub returns: Sink<'a, V>,
+pub struct Outputs<'a, R: Real> {
+    pub advantages: Sink<'a, R>,
+    pub returns: Sink<'a, R>,
 }
 
 /// The two numbers of the estimator.
@@ -75,9 +75,9 @@ const PARALLEL: usize = 1 << 18;
 ///
 /// # Errors
 /// Only those of [`pool::current`], and only for arrays large enough to be shared among threads.
-pub fn gae<V: Element>(
-    inputs: &Inputs<V>,
-    mut outputs: Outputs<'_, V>,
+pub fn gae<R: Real>(
+    inputs: &Inputs<R>,
+    mut outputs: Outputs<'_, R>,
     discounts: Discounts,
 ) -> Result<(), PoolError> {
     let Inputs { times, envs, .. } = *inputs;
@@ -110,7 +110,7 @@ pub fn gae<V: Element>(
 }
 
 /// One thread's work.
-fn walk<V: Element>(inputs: &Inputs<V>, outputs: &mut Outputs<'_, V>, discounts: Discounts) {
+fn walk<R: Real>(inputs: &Inputs<R>, outputs: &mut Outputs<'_, R>, discounts: Discounts) {
     let Inputs {
         times,
         envs,
@@ -129,7 +129,7 @@ fn walk<V: Element>(inputs: &Inputs<V>, outputs: &mut Outputs<'_, V>, discounts:
     }
 }
 
-impl<V: Element> Inputs<V> {
+impl<R: Real> Inputs<R> {
     #[inline]
     fn part(&self, times: Range<usize>, envs: Range<usize>) -> Self {
         Self {
@@ -172,7 +172,7 @@ impl<V: Element> Inputs<V> {
     }
 }
 
-impl<V: Element> Outputs<'_, V> {
+impl<R: Real> Outputs<'_, R> {
     fn take_envs(&mut self, envs: usize) -> Self {
         Self {
             advantages: self.advantages.take_lanes(envs),
@@ -181,7 +181,7 @@ impl<V: Element> Outputs<'_, V> {
     }
 
     #[inline]
-    fn part(&mut self, times: Range<usize>, envs: Range<usize>) -> Outputs<'_, V> {
+    fn part(&mut self, times: Range<usize>, envs: Range<usize>) -> Outputs<'_, R> {
         Outputs {
             advantages: self.advantages.part(times.clone(), envs.clone()),
             returns: self.returns.part(times, envs),
@@ -203,14 +203,14 @@ impl<V: Element> Outputs<'_, V> {
 }
 
 /// Some environments over all times.
-struct Walk<'a, 'b, V> {
-    inputs: &'a Inputs<V>,
-    outputs: &'a mut Outputs<'b, V>,
+struct Walk<'a, 'b, R: Real> {
+    inputs: &'a Inputs<R>,
+    outputs: &'a mut Outputs<'b, R>,
     discounts: Discounts,
     lines: bool,
 }
 
-impl<V: Element> Task for Walk<'_, '_, V> {
+impl<R: Real> Task for Walk<'_, '_, R> {
     #[inline(always)]
     fn run<A: Arch>(self) {
         let Self {
@@ -218,24 +218,24 @@ impl<V: Element> Task for Walk<'_, '_, V> {
         } = self;
         let mut buffers = Buffers::new(self.discounts);
         match (self.lines, inputs.truncation.is_some()) {
-            (false, false) => block_by_rows::<V, false>(inputs, outputs, &mut buffers),
-            (false, true) => block_by_rows::<V, true>(inputs, outputs, &mut buffers),
-            (true, false) => block_by_lines::<V, A, false>(inputs, outputs, &mut buffers),
-            (true, true) => block_by_lines::<V, A, true>(inputs, outputs, &mut buffers),
+            (false, false) => block_by_rows::<R, false>(inputs, outputs, &mut buffers),
+            (false, true) => block_by_rows::<R, true>(inputs, outputs, &mut buffers),
+            (true, false) => block_by_lines::<R, A, false>(inputs, outputs, &mut buffers),
+            (true, true) => block_by_lines::<R, A, true>(inputs, outputs, &mut buffers),
         }
     }
 }
 
 #[inline(always)]
-fn block_by_rows<V: Element, const TRUNCATION: bool>(
-    inputs: &Inputs<V>,
-    outputs: &mut Outputs<'_, V>,
-    buffers: &mut Buffers<V::Real>,
+fn block_by_rows<R: Real, const TRUNCATION: bool>(
+    inputs: &Inputs<R>,
+    outputs: &mut Outputs<'_, R>,
+    buffers: &mut Buffers<R>,
 ) {
-    let mut last_values = vec![V::Real::ZERO; inputs.envs];
+    let mut last_values = vec![R::ZERO; inputs.envs];
     inputs.last_values.load(&mut last_values);
     let mut state = State {
-        carry: vec![V::Real::ZERO; inputs.envs],
+        carry: vec![R::ZERO; inputs.envs],
         next_values: last_values,
     };
     let in_place = inputs.in_place() && outputs.in_place();
@@ -249,7 +249,7 @@ fn block_by_rows<V: Element, const TRUNCATION: bool>(
         let start = end.saturating_sub(height);
         let part = inputs.part(start..end, 0..inputs.envs);
         let mut outputs = outputs.part(start..end, 0..inputs.envs);
-        let (model, drains) = buffers.model::<V, TRUNCATION>(&part);
+        let (model, drains) = buffers.model::<TRUNCATION>(&part);
         let rows = drains.rows(&mut outputs);
         walk_rows(&model, end - start, &mut state, rows);
         drains.flush(&mut outputs);
@@ -258,32 +258,32 @@ fn block_by_rows<V: Element, const TRUNCATION: bool>(
 }
 
 #[inline(always)]
-fn block_by_lines<V: Element, A: Arch, const TRUNCATION: bool>(
-    inputs: &Inputs<V>,
-    outputs: &mut Outputs<'_, V>,
-    buffers: &mut Buffers<V::Real>,
+fn block_by_lines<R: Real, A: Arch, const TRUNCATION: bool>(
+    inputs: &Inputs<R>,
+    outputs: &mut Outputs<'_, R>,
+    buffers: &mut Buffers<R>,
 ) {
-    let powers = Powers::<<V::Real as Real>::Register<A>>::new(buffers.decay);
+    let powers = Powers::<R::Register<A>>::new(buffers.decay);
     let length = inputs.times.min(LINE);
     let mut blocks = line_blocks(length);
-    let mut states = vec![(V::Real::ZERO, V::Real::ZERO); TILE / length];
+    let mut states = vec![(R::ZERO, R::ZERO); TILE / length];
     let mut first = 0;
     while first < inputs.envs {
         let envs = first..inputs.envs.min(first + states.len());
         for (env, state) in envs.clone().zip(&mut states) {
-            let mut last_value = [V::Real::ZERO];
+            let mut last_value = [R::ZERO];
             inputs
                 .last_values
                 .part(0..1, env..env + 1)
                 .load(&mut last_value);
-            *state = (last_value[0], V::Real::ZERO);
+            *state = (last_value[0], R::ZERO);
         }
         let mut end = inputs.times;
         while end > 0 {
             let times = end.saturating_sub(length)..end;
             let part = inputs.part(times.clone(), envs.clone()).transposed();
             let mut outputs = outputs.part(times.clone(), envs.clone()).transposed();
-            let (model, drains) = buffers.model::<V, TRUNCATION>(&part);
+            let (model, drains) = buffers.model::<TRUNCATION>(&part);
             let [mut advantages, mut returns] = drains.rows(&mut outputs);
             for (index, state) in states.iter_mut().enumerate().take(envs.len()) {
                 let outputs = [advantages.row(index), returns.row(index)];
@@ -332,9 +332,9 @@ impl<R: Real> Buffers<R> {
 
     /// The estimator over all rows of `part`, and the way out for its results.
     #[inline(always)]
-    fn model<'a, V: Element<Real = R>, const TRUNCATION: bool>(
+    fn model<'a, const TRUNCATION: bool>(
         &'a mut self,
-        part: &'a Inputs<V>,
+        part: &'a Inputs<R>,
     ) -> (Gae<'a, R, TRUNCATION>, &'a mut Drains<R>) {
         let truncation = part.truncation.as_ref().map(|truncation| {
             let truncated = self.truncated.rows(&truncation.truncated);
@@ -354,10 +354,7 @@ impl<R: Real> Buffers<R> {
 
 impl<R: Real> Drains<R> {
     #[inline(always)]
-    fn rows<'a, V: Element<Real = R>>(
-        &'a mut self,
-        outputs: &'a mut Outputs<'_, V>,
-    ) -> [RowsMut<'a, R>; 2] {
+    fn rows<'a>(&'a mut self, outputs: &'a mut Outputs<'_, R>) -> [RowsMut<'a, R>; 2] {
         [
             self.advantages.rows(&mut outputs.advantages),
             self.returns.rows(&mut outputs.returns),
@@ -365,7 +362,7 @@ impl<R: Real> Drains<R> {
     }
 
     #[inline(always)]
-    fn flush<V: Element<Real = R>>(&self, outputs: &mut Outputs<'_, V>) {
+    fn flush(&self, outputs: &mut Outputs<'_, R>) {
         self.advantages.flush(&mut outputs.advantages);
         self.returns.flush(&mut outputs.returns);
     }

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::slice;
 
-use super::element::Element;
+use super::element::{Element, Real};
 
 /// Where the elements of an array `[rows, lanes]` lie: address and strides in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -77,22 +77,18 @@ impl Layout {
         self.base.wrapping_offset(offset)
     }
 
-    /// Whether the elements of a row lie side by side.
+    /// Whether the elements of a row, of `size` bytes, lie side by side.
     #[inline(always)]
-    fn is_dense<T>(&self) -> bool {
-        self.lanes <= 1 || self.lane_stride == size_of::<T>() as isize
+    fn is_dense(&self, size: usize) -> bool {
+        self.lanes <= 1 || self.lane_stride == size as isize
     }
 
-    /// Whether every row can be used as a slice.
+    /// Whether every row can be used as a slice of elements of `size` bytes.
     #[inline(always)]
-    fn has_slices<T>(&self) -> bool {
-        self.is_dense::<T>()
-            && (self.base as usize).is_multiple_of(align_of::<T>())
-            && (self.rows <= 1
-                || self
-                    .row_stride
-                    .unsigned_abs()
-                    .is_multiple_of(align_of::<T>()))
+    fn has_slices(&self, size: usize, align: usize) -> bool {
+        self.is_dense(size)
+            && (self.base as usize).is_multiple_of(align)
+            && (self.rows <= 1 || self.row_stride.unsigned_abs().is_multiple_of(align))
     }
 }
 
@@ -155,28 +151,110 @@ fn buffer_layout<T>(base: *const T, length: usize, width: usize) -> Layout {
     }
 }
 
+/// How elements are stored that arithmetic sees as `R`.
+///
+/// The walks know `R` alone and reach stored types through these two functions, so that they are
+/// compiled once for all types that share an `R`.
+struct Format<R> {
+    size: usize,
+    align: usize,
+    /// Whether elements are stored as `R` itself.
+    is_real: bool,
+    load: unsafe fn(&Layout, &mut [R]),
+    store: unsafe fn(&Layout, &[R]),
+}
+
+impl<R: Real> Format<R> {
+    /// Whether arithmetic can run on the rows as they lie.
+    #[inline(always)]
+    fn is_usable(&self, layout: &Layout) -> bool {
+        self.is_real && layout.has_slices(self.size, self.align)
+    }
+}
+
+trait Stored: Element {
+    const FORMAT: &'static Format<Self::Real>;
+}
+
+impl<V: Element> Stored for V {
+    const FORMAT: &'static Format<V::Real> = &Format {
+        size: size_of::<V>(),
+        align: align_of::<V>(),
+        is_real: V::IS_REAL,
+        load: load::<V>,
+        store: store::<V>,
+    };
+}
+
+/// Copy all elements, widened, row by row.
+///
+/// # Safety
+/// Every element within the shape can be read as a `V`, aligned or not.
+unsafe fn load<V: Element>(layout: &Layout, buffer: &mut [V::Real]) {
+    for (row, to) in buffer.chunks_exact_mut(layout.lanes.max(1)).enumerate() {
+        assert!(row < layout.rows);
+        if layout.has_slices(size_of::<V>(), align_of::<V>()) {
+            // SAFETY: the elements can be read; they are side by side and aligned.
+            let from = unsafe { slice::from_raw_parts(layout.address(row, 0).cast(), to.len()) };
+            V::widen_slice(from, to);
+        } else {
+            for (lane, slot) in to.iter_mut().enumerate() {
+                // SAFETY: the caller's.
+                let element: V = unsafe { layout.address(row, lane).cast::<V>().read_unaligned() };
+                *slot = element.widen();
+            }
+        }
+    }
+}
+
+/// Copy a buffer, narrowed, to all elements, row by row.
+///
+/// # Safety
+/// Every element within the shape can be written as a `V`, aligned or not, by nobody else.
+unsafe fn store<V: Element>(layout: &Layout, buffer: &[V::Real]) {
+    for (row, from) in buffer.chunks_exact(layout.lanes.max(1)).enumerate() {
+        assert!(row < layout.rows);
+        if layout.has_slices(size_of::<V>(), align_of::<V>()) {
+            // SAFETY: the elements can be written; they are side by side and aligned.
+            let to =
+                unsafe { slice::from_raw_parts_mut(layout.address(row, 0).cast(), from.len()) };
+            V::narrow_slice(from, to);
+        } else {
+            for (lane, &real) in from.iter().enumerate() {
+                // SAFETY: the caller's.
+                unsafe {
+                    layout
+                        .address(row, lane)
+                        .cast::<V>()
+                        .write_unaligned(V::narrow(real));
+                }
+            }
+        }
+    }
+}
+
 /// An input array.
 #[derive(Clone, Copy)]
-pub struct Source<V> {
+pub struct Source<R: Real> {
     layout: Layout,
-    element: PhantomData<V>,
+    format: &'static Format<R>,
 }
 
 // SAFETY: the memory is only read, and `Source::new` demands that nobody writes it meanwhile.
-unsafe impl<V: Element> Send for Source<V> {}
+unsafe impl<R: Real> Send for Source<R> {}
 // SAFETY: as above.
-unsafe impl<V: Element> Sync for Source<V> {}
+unsafe impl<R: Real> Sync for Source<R> {}
 
-impl<V: Element> Source<V> {
-    /// The array at `layout`.
+impl<R: Real> Source<R> {
+    /// The array of `V` at `layout`.
     ///
     /// # Safety
     /// As long as the result or a copy of it is used, every element within the shape can be read
     /// as a `V`, aligned or not, and none is written.
-    pub unsafe fn new(layout: Layout) -> Self {
+    pub unsafe fn new<V: Element<Real = R>>(layout: Layout) -> Self {
         Self {
             layout,
-            element: PhantomData,
+            format: V::FORMAT,
         }
     }
 
@@ -206,38 +284,22 @@ impl<V: Element> Source<V> {
 
     /// Whether the elements of a row lie side by side.
     pub fn is_dense(&self) -> bool {
-        self.layout.is_dense::<V>()
+        self.layout.is_dense(self.format.size)
     }
 
     /// The array's own rows, where arithmetic can run on them as they lie.
     #[inline(always)]
-    pub fn rows(&self) -> Option<Rows<'_, V::Real>> {
-        (V::IS_REAL && self.layout.has_slices::<V>()).then_some(Rows {
+    pub fn rows(&self) -> Option<Rows<'_, R>> {
+        self.format.is_usable(&self.layout).then_some(Rows {
             layout: self.layout,
             lifetime: PhantomData,
         })
     }
 
     /// Copy all elements, widened, row by row.
-    #[inline(always)]
-    pub fn load(&self, buffer: &mut [V::Real]) {
-        let layout = self.layout;
-        for (row, to) in buffer.chunks_exact_mut(layout.lanes.max(1)).enumerate() {
-            assert!(row < layout.rows);
-            if layout.has_slices::<V>() {
-                // SAFETY: see `new`; the elements are side by side and aligned.
-                let from =
-                    unsafe { slice::from_raw_parts(layout.address(row, 0).cast(), to.len()) };
-                V::widen_slice(from, to);
-            } else {
-                for (lane, slot) in to.iter_mut().enumerate() {
-                    // SAFETY: see `new`.
-                    let element: V =
-                        unsafe { layout.address(row, lane).cast::<V>().read_unaligned() };
-                    *slot = element.widen();
-                }
-            }
-        }
+    pub fn load(&self, buffer: &mut [R]) {
+        // SAFETY: see `new`.
+        unsafe { (self.format.load)(&self.layout, buffer) }
     }
 }
 
@@ -298,14 +360,14 @@ impl FlagSource {
     /// The array's own rows, where they are bytes side by side.
     #[inline(always)]
     pub fn rows(&self) -> Option<Rows<'_, u8>> {
-        (self.kind == FlagKind::Byte && self.layout.has_slices::<u8>()).then_some(Rows {
+        (self.kind == FlagKind::Byte && self.layout.has_slices(1, 1)).then_some(Rows {
             layout: self.layout,
             lifetime: PhantomData,
         })
     }
 
     /// Copy all flags as 0 and nonzero, row by row.
-    #[inline(always)]
+    #[inline(never)]
     pub fn load(&self, buffer: &mut [u8]) {
         match self.kind {
             FlagKind::Byte => self.load_as(buffer, |flag: u8| flag),
@@ -324,7 +386,7 @@ impl FlagSource {
             assert!(row < layout.rows);
             let from = layout.address(row, 0).cast::<T>();
             // The same loop twice: with a stride known to be one element it becomes vector code.
-            if layout.is_dense::<T>() {
+            if layout.is_dense(size_of::<T>()) {
                 for (lane, slot) in to.iter_mut().enumerate() {
                     // SAFETY: see `new`.
                     *slot = test(unsafe { from.add(lane).read_unaligned() });
@@ -340,32 +402,35 @@ impl FlagSource {
 }
 
 /// An output array.
-pub struct Sink<'a, V> {
+pub struct Sink<'a, R: Real> {
     layout: Layout,
-    lifetime: PhantomData<&'a mut V>,
+    format: &'static Format<R>,
+    lifetime: PhantomData<&'a mut R>,
 }
 
 // SAFETY: a sink alone reaches its elements, see `Sink::new`.
-unsafe impl<V: Element> Send for Sink<'_, V> {}
+unsafe impl<R: Real> Send for Sink<'_, R> {}
 
-impl<V: Element> Sink<'_, V> {
-    /// The array at `layout`.
+impl<R: Real> Sink<'_, R> {
+    /// The array of `V` at `layout`.
     ///
     /// # Safety
     /// As long as the result or a part of it is used, every element within the shape can be
     /// written as a `V`, aligned or not, no two of them overlap, and nobody else reads or writes
     /// them.
-    pub unsafe fn new(layout: Layout) -> Self {
+    pub unsafe fn new<V: Element<Real = R>>(layout: Layout) -> Self {
         Self {
             layout,
+            format: V::FORMAT,
             lifetime: PhantomData,
         }
     }
 
     #[inline]
-    pub fn part(&mut self, rows: Range<usize>, lanes: Range<usize>) -> Sink<'_, V> {
+    pub fn part(&mut self, rows: Range<usize>, lanes: Range<usize>) -> Sink<'_, R> {
         Sink {
             layout: self.layout.part(rows, lanes),
+            format: self.format,
             lifetime: PhantomData,
         }
     }
@@ -377,6 +442,7 @@ impl<V: Element> Sink<'_, V> {
         self.layout = self.layout.part(0..rows, count..lanes);
         Self {
             layout: taken,
+            format: self.format,
             lifetime: PhantomData,
         }
     }
@@ -399,31 +465,16 @@ impl<V: Element> Sink<'_, V> {
 
     /// The array's own rows, where results can be written as they are formed.
     #[inline(always)]
-    pub fn rows(&mut self) -> Option<RowsMut<'_, V::Real>> {
-        (V::IS_REAL && self.layout.has_slices::<V>()).then_some(RowsMut {
+    pub fn rows(&mut self) -> Option<RowsMut<'_, R>> {
+        self.format.is_usable(&self.layout).then_some(RowsMut {
             layout: self.layout,
             lifetime: PhantomData,
         })
     }
 
     /// Copy a buffer, narrowed, to all elements, row by row.
-    #[inline(always)]
-    pub fn store(&mut self, buffer: &[V::Real]) {
-        let layout = self.layout;
-        for (row, from) in buffer.chunks_exact(layout.lanes.max(1)).enumerate() {
-            assert!(row < layout.rows);
-            if layout.has_slices::<V>() {
-                // SAFETY: see `new`; the elements are side by side and aligned.
-                let to =
-                    unsafe { slice::from_raw_parts_mut(layout.address(row, 0).cast(), from.len()) };
-                V::narrow_slice(from, to);
-            } else {
-                for (lane, &real) in from.iter().enumerate() {
-                    let slot = layout.address(row, lane).cast::<V>();
-                    // SAFETY: see `new`.
-                    unsafe { slot.write_unaligned(V::narrow(real)) };
-                }
-            }
-        }
+    pub fn store(&mut self, buffer: &[R]) {
+        // SAFETY: see `new`.
+        unsafe { (self.format.store)(&self.layout, buffer) }
     }
 }

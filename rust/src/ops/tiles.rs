@@ -1,6 +1,6 @@
 //! Rows of an array as the walks want them: as they lie in memory, or through a small buffer.
 
-use super::element::{Element, Real};
+use super::element::Real;
 use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
 
 /// Rows of inputs.
@@ -14,7 +14,7 @@ impl<R: Real> Feed<R> {
     }
 
     #[inline(always)]
-    pub fn rows<'a, V: Element<Real = R>>(&'a mut self, source: &'a Source<V>) -> Rows<'a, R> {
+    pub fn rows<'a>(&'a mut self, source: &'a Source<R>) -> Rows<'a, R> {
         if let Some(rows) = source.rows() {
             return rows;
         }
@@ -57,10 +57,7 @@ impl<R: Real> Drain<R> {
 
     /// Rows to be written and then passed on by [`Drain::flush`].
     #[inline(always)]
-    pub fn rows<'a, V: Element<Real = R>>(
-        &'a mut self,
-        sink: &'a mut Sink<'_, V>,
-    ) -> RowsMut<'a, R> {
+    pub fn rows<'a>(&'a mut self, sink: &'a mut Sink<'_, R>) -> RowsMut<'a, R> {
         let (length, width) = (sink.len(), sink.lanes());
         match sink.rows() {
             Some(rows) => rows,
@@ -69,7 +66,7 @@ impl<R: Real> Drain<R> {
     }
 
     #[inline(always)]
-    pub fn flush<V: Element<Real = R>>(&self, sink: &mut Sink<'_, V>) {
+    pub fn flush(&self, sink: &mut Sink<'_, R>) {
         if sink.rows().is_none() {
             sink.store(&self.buffer[..sink.len()]);
         }

@@ -557,10 +557,10 @@ impl Call {
     /// As for [`Call::run`]; values are of type `V`.
     unsafe fn run_as<V: Element>(&self, py: Python<'_>) -> PyResult<()> {
         // SAFETY: the caller's promise, for all of these.
-        let source = |layout| unsafe { Source::<V>::new(layout) };
+        let source = |layout| unsafe { Source::new::<V>(layout) };
         let flags =
             |(layout, code): (Layout, Code)| unsafe { FlagSource::new(layout, code.flag_kind()) };
-        let sink = |layout| unsafe { Sink::<'_, V>::new(layout) };
+        let sink = |layout| unsafe { Sink::new::<V>(layout) };
         let inputs = Inputs {
             times: self.rewards.rows,
             envs: self.rewards.lanes,

@@ -17,6 +17,8 @@ from .rounded import float_max, float_min
 
 if TYPE_CHECKING:
     from ..context import DecodeContext
+    from ..env import Env
+    from ..registers import RegisterFile
 
 ATOM_OPS = ("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec")
 
@@ -147,6 +149,75 @@ def apply_atomic(
     return old
 
 
+class Atomic:
+    """One scalar atomic instruction: what it does to a word, and where it may do it."""
+
+    def __init__(self, ins: Instr, name: str, ty: str, functions: tuple[Any, Any]) -> None:
+        self.ins = ins
+        self.name = name
+        self.kind = TYPES[ty][1]
+        self.dtype = store_dtype(ty)
+        self.size = self.dtype.itemsize
+        self.functions = functions
+
+    def apply(self, env: Env, raw: Array, index: Array, b: Array, c: Array | None) -> Array:
+        """Update ``raw[index]``, one thread after the other; the words that were there."""
+        old = apply_atomic(raw, index, self.name, *self.functions, b, c, env.rng, self.kind)
+        if (raw[index] != old).any():
+            env.progress += 1
+        return old
+
+    def at(self, rf: RegisterFile, space: str, address: Array, b: Array, c: Array | None) -> Array:
+        """Old raw words of all threads, whose addresses may lie in different spaces."""
+        env = rf.env
+        parts = [(None, space, address)]
+        if space == "generic":
+            parts = env.access.spaces(address)
+        out = np.empty(rf.size, self.dtype)
+        for sel, where, chosen in parts:
+            sub = rf if sel is None else rf.take(sel, ())
+            if where not in ("shared", "global"):
+                raise MemoryFault(f"{env.where(self.ins, sub, 0)}: atomic on {where} memory")
+            update = self.on_shared if where == "shared" else self.on_global
+            if sel is None:
+                return update(sub, chosen, b, c)
+            out[sel] = update(sub, chosen, b[sel], None if c is None else c[sel])
+        return out
+
+    def on_shared(self, rf: RegisterFile, address: Array, b: Array, c: Array | None) -> Array:
+        env, ins, size = rf.env, self.ins, self.size
+        i = env.access.shared_index(rf, address, size, ins, True)
+        if env.want_stats:
+            env.stats.shared_access("atomic", rf, address, size)
+        if env.check_uninit:
+            env.access.check_init_flat(rf, env.shared_init, i, size, ins, "shared")
+        if env.race is not None:
+            env.race.shared_access(rf, i, size, ins, True, True)
+        old = self.apply(env, env.shared.as_raw(size), i >> SHIFT[size], b, c)
+        if env.shared_init is not None:
+            for q in range(size):
+                env.shared_init[i + q] = True
+        return old
+
+    def on_global(self, rf: RegisterFile, address: Array, b: Array, c: Array | None) -> Array:
+        env, ins, size = rf.env, self.ins, self.size
+        old = np.empty(rf.size, self.dtype)
+        if env.want_stats:
+            env.stats.global_access("atomic", rf, address, size)
+        for sel, buf, off in env.mem.split(rf, address, size, ins, True):
+            env.access.check_global(rf, sel, buf, off, size, ins, True, True)
+            index = (off >> np.uint64(SHIFT[size])).view(S64)
+            part = slice(None) if sel is None else sel
+            old[part] = self.apply(
+                env, buf.as_raw(size), index, b[part], None if c is None else c[part]
+            )
+            if buf.init is not None:
+                first = off.view(S64)
+                for q in range(size):
+                    buf.init[first + q] = True
+        return old
+
+
 @op("atom", "red")
 def atom(cx: DecodeContext, ins: Instr) -> None:
     check_mods(cx, (*ATOM_OPS, "noftz", "async"))
@@ -159,84 +230,17 @@ def atom(cx: DecodeContext, ins: Instr) -> None:
     name = next(m for m in cx.mods if m in ATOM_OPS)
     space = space_of(cx)
     k = vec_count(cx)
-    is_red = ins.parts[0] == "red"
     o = list(ins.operands)
-    dsts = None if is_red else vec_items(o.pop(0))
+    dsts = [] if ins.parts[0] == "red" else vec_items(o.pop(0))
     addr = o.pop(0)
     bs = [cx.src(x, ty) for x in vec_items(o[0])]
     cs = cx.src(o[1], ty) if name == "cas" else None
-    dt = store_dtype(ty)
-    size = dt.itemsize
-    kind = TYPES[ty][1]
-    if name == "cas":
-        fn = uf = None
-    else:
-        fn, uf = combiner(cx, name, ty)
+    functions = (None, None) if name == "cas" else combiner(cx, name, ty)
+    atomic = Atomic(ins, name, ty, functions)
+    size, dt = atomic.size, atomic.dtype
     get, reads = address(cx, addr, space)
-    ds = [] if dsts is None else [cx.dst(x, ty) for x in dsts]
+    ds = [cx.dst(x, ty) for x in dsts]
     vec_bytes = size * k
-
-    def one(rf, a, b, c):
-        """One scalar atomic per thread; returns old raw words."""
-        env = rf.env
-        acc = env.access
-        sp_parts = [(None, space, a)] if space != "generic" else acc.spaces(a)
-        out = np.empty(rf.size, dt)
-        for sel, sp, aa in sp_parts:
-            sub = rf if sel is None else rf.take(sel, ())
-            bb = b if sel is None else b[sel]
-            cc = c if (c is None or sel is None) else c[sel]
-            if sp == "shared":
-                i = acc.shared_index(sub, aa, size, ins, True)
-                if env.want_stats:
-                    env.stats.shared_access("atomic", sub, aa, size)
-                if env.check_uninit:
-                    acc.check_init_flat(sub, env.shared_init, i, size, ins, "shared")
-                if env.race is not None:
-                    env.race.shared_access(sub, i, size, ins, True, True)
-                raw = env.shared.as_raw(size)
-                old = apply_atomic(raw, i >> SHIFT[size], name, fn, uf, bb, cc, env.rng, kind)
-                changed = (raw[i >> SHIFT[size]] != old).any()
-                if changed:
-                    env.progress += 1
-                if env.shared_init is not None:
-                    for q in range(size):
-                        env.shared_init[i + q] = True
-            elif sp == "global":
-                old = np.empty(sub.size, dt)
-                if env.want_stats:
-                    env.stats.global_access("atomic", sub, aa, size)
-                for s2, buf, off in env.mem.split(sub, aa, size, ins, True):
-                    acc.check_global(sub, s2, buf, off, size, ins, True, True)
-                    j = (off >> np.uint64(SHIFT[size])).view(S64)
-                    raw = buf.as_raw(size)
-                    r = apply_atomic(
-                        raw,
-                        j,
-                        name,
-                        fn,
-                        uf,
-                        bb if s2 is None else bb[s2],
-                        cc if (cc is None or s2 is None) else cc[s2],
-                        env.rng,
-                        kind,
-                    )
-                    if (raw[j] != r).any():
-                        env.progress += 1
-                    if buf.init is not None:
-                        oo = off.view(S64)
-                        for q in range(size):
-                            buf.init[oo + q] = True
-                    if s2 is None:
-                        old = r
-                    else:
-                        old[s2] = r
-            else:
-                raise MemoryFault(f"{env.where(ins, sub, 0)}: atomic on {sp} memory")
-            if sel is None:
-                return old
-            out[sel] = old
-        return out
 
     def run(rf):
         a = get(rf)
@@ -244,8 +248,9 @@ def atom(cx: DecodeContext, ins: Instr) -> None:
             rf.env.mem.misaligned(rf, a, vec_bytes, ins)
         c = view(rf[cs], dt) if cs is not None else None
         for e in range(k):
-            r = one(rf, a + np.uint64(e * size) if e else a, view(rf[bs[e]], dt), c)
+            at = a + np.uint64(e * size) if e else a
+            old = atomic.at(rf, space, at, view(rf[bs[e]], dt), c)
             if ds:
-                rf[ds[e]] = r
+                rf[ds[e]] = old
 
     cx.emit(run, tuple(reads) + tuple(bs) + ((cs,) if cs is not None else ()), ds, "atomic")

@@ -1,0 +1,196 @@
+//! One chunk of a batch: what a step does to it, and the only automatic reset.
+//!
+//! Blocks of environments are moved in vector registers; the few environments that begin an
+//! episode are collected and treated after that, so that no branch depends on a single
+//! environment.
+#![allow(unsafe_code)]
+
+use super::batch::Autoreset;
+use super::lanes::Register;
+use super::step::{CHUNK, Part};
+use super::task::Task;
+
+/// Episodes begun at once.
+pub(super) const GROUP: usize = 16;
+
+/// One bit per environment of a chunk: those that begin an episode now.
+type Begins = [u64; CHUNK / 64];
+
+impl<T: Task> Part<'_, T> {
+    /// One environment after the other, for processors without the vector instructions.
+    pub(super) fn step_chunk_singly(&mut self) -> usize {
+        let mut begins = Begins::default();
+        let mut num_ended = 0;
+        for i in 0..self.actions.len() {
+            self.move_one(i);
+            num_ended += self.record_one(i, &mut begins);
+        }
+        self.begin_episodes(&begins);
+        num_ended
+    }
+
+    /// Physics first, for all, then what follows from it: the divisions of one register then run
+    /// while the next one is loaded, with little else in the way.
+    ///
+    /// SAFETY: the register's instructions exist.
+    #[inline(always)]
+    pub(super) unsafe fn step_chunk<R: Register>(&mut self) -> usize {
+        let len = self.actions.len();
+        let whole = len / R::WIDTH * R::WIDTH;
+        for at in (0..whole).step_by(R::WIDTH) {
+            // SAFETY: all slices have the length of `actions`.
+            if unsafe { self.move_lanes::<R>(at) }.is_none() {
+                (at..at + R::WIDTH).for_each(|i| self.move_one(i));
+            }
+        }
+        (whole..len).for_each(|i| self.move_one(i));
+
+        let mut begins = Begins::default();
+        let mut num_ended = 0;
+        for at in (0..whole).step_by(R::WIDTH) {
+            // SAFETY: as above.
+            num_ended += unsafe { self.record_lanes::<R>(at, &mut begins) };
+        }
+        for i in whole..len {
+            num_ended += self.record_one(i, &mut begins);
+        }
+        self.begin_episodes(&begins);
+        num_ended
+    }
+
+    /// Moves the environments of a register that do not rest, or changes nothing and gives None.
+    ///
+    /// SAFETY: the register's instructions exist, and so do `WIDTH` environments from `at`.
+    #[inline(always)]
+    unsafe fn move_lanes<R: Register>(&mut self, at: usize) -> Option<()> {
+        let (state, outputs) = (&mut self.state, &mut self.outputs);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let old = R::load_rows(state.state.as_ptr().add(at));
+            let actions = self.actions.as_ptr().add(at);
+            let (mut next, reward, terminated) = self.batch.task.step_lanes::<R>(old, actions)?;
+            let rests = R::load_flags(state.ended.as_ptr().add(at));
+            for (next, old) in next.iter_mut().zip(old) {
+                *next = old.select(*next, rests);
+            }
+            R::store_rows(next, state.state.as_mut_ptr().add(at));
+            R::store_rows(next, outputs.obs.as_mut_ptr().add(at));
+            let reward = R::splat(0.0).select(reward, rests);
+            reward.store(outputs.rewards.as_mut_ptr().add(at));
+            R::store_flags(terminated & !rests, outputs.terminated.as_mut_ptr().add(at));
+        }
+        Some(())
+    }
+
+    fn move_one(&mut self, i: usize) {
+        let (state, outputs) = (&mut self.state, &mut self.outputs);
+        let (mut reward, mut terminated) = (0.0, false);
+        if state.ended[i] == 0 {
+            (state.state[i], reward, terminated) =
+                self.batch.task.step(state.state[i], self.actions[i]);
+        }
+        outputs.obs[i] = state.state[i];
+        outputs.rewards[i] = reward;
+        outputs.terminated[i] = u8::from(terminated);
+    }
+
+    /// Counts, truncates and sums up; gives the number of episodes that ended.
+    ///
+    /// SAFETY: as for `move_lanes`.
+    #[inline(always)]
+    unsafe fn record_lanes<R: Register>(&mut self, at: usize, begins: &mut Begins) -> usize {
+        let (state, outputs) = (&mut self.state, &mut self.outputs);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let rests = R::load_flags(state.ended.as_ptr().add(at));
+            let terminated = R::load_flags(outputs.terminated.as_ptr().add(at));
+            let elapsed = state.elapsed.as_mut_ptr().add(at);
+            let truncated = R::count(elapsed, !rests, self.batch.max_episode_steps) & !rests;
+            let ends = terminated | truncated;
+            R::store_flags(truncated, outputs.truncated.as_mut_ptr().add(at));
+            R::store_flags(rests | ends, state.ended.as_mut_ptr().add(at));
+            let episode_return = R::load(state.episode_return.as_ptr().add(at))
+                + R::load(outputs.rewards.as_ptr().add(at));
+            episode_return.store(state.episode_return.as_mut_ptr().add(at));
+            if let Some(final_return) = &mut outputs.final_return {
+                let finished = episode_return.select(R::splat(0.0), ends);
+                finished.store(final_return.as_mut_ptr().add(at));
+            }
+            if let Some(final_length) = &mut outputs.final_length {
+                R::copy_counters(elapsed, ends, final_length.as_mut_ptr().add(at));
+            }
+            let (rests, ends) = (R::bits(rests), R::bits(ends));
+            let begin = u64::from(begin(self.batch.autoreset, rests, ends));
+            begins[at / 64] |= begin << (at % 64);
+            ends.count_ones() as usize
+        }
+    }
+
+    fn record_one(&mut self, i: usize, begins: &mut Begins) -> usize {
+        let (state, outputs) = (&mut self.state, &mut self.outputs);
+        let rests = state.ended[i] != 0;
+        if !rests {
+            state.elapsed[i] = state.elapsed[i].wrapping_add(1);
+            state.episode_return[i] += outputs.rewards[i];
+        }
+        let truncated = !rests && state.elapsed[i] >= self.batch.max_episode_steps;
+        let ends = truncated || outputs.terminated[i] != 0;
+        state.ended[i] = u8::from(rests | ends);
+        outputs.truncated[i] = u8::from(truncated);
+        if let Some(final_return) = &mut outputs.final_return {
+            final_return[i] = if ends { state.episode_return[i] } else { 0.0 };
+        }
+        if let Some(final_length) = &mut outputs.final_length {
+            final_length[i] = if ends { state.elapsed[i] } else { 0 };
+        }
+        let begin = begin(self.batch.autoreset, u32::from(rests), u32::from(ends));
+        begins[i / 64] |= u64::from(begin) << (i % 64);
+        usize::from(ends)
+    }
+
+    #[inline(always)]
+    fn begin_episodes(&mut self, begins: &Begins) {
+        let mut indices = [0; CHUNK];
+        let mut count = 0;
+        for (word, bits) in begins.iter().enumerate() {
+            let mut bits = *bits;
+            while bits != 0 {
+                indices[count] = (64 * word) as u32 + bits.trailing_zeros();
+                count += 1;
+                bits &= bits - 1;
+            }
+        }
+        // Groups are always whole: the last index, repeated, is done again with the same result.
+        let padded = count.next_multiple_of(GROUP);
+        if count > 0 {
+            let last = indices[count - 1];
+            indices[count..padded].fill(last);
+        }
+        for group in indices[..padded].as_chunks::<GROUP>().0 {
+            if let Some(final_obs) = &mut self.outputs.final_obs {
+                for &i in group {
+                    let i = i as usize;
+                    if self.outputs.terminated[i] | self.outputs.truncated[i] != 0 {
+                        final_obs[i] = self.state.state[i];
+                    }
+                }
+            }
+            let initial = self
+                .state
+                .begin_episodes(&self.batch.task, self.first, group);
+            for (&i, initial) in group.iter().zip(initial) {
+                self.outputs.obs[i as usize] = initial;
+            }
+        }
+    }
+}
+
+/// Which of the environments that rested or ended begin an episode now.
+#[inline(always)]
+fn begin(autoreset: Autoreset, rests: u32, ends: u32) -> u32 {
+    match autoreset {
+        Autoreset::NextStep => rests,
+        Autoreset::SameStep => rests | ends,
+        Autoreset::Disabled => 0,
+    }
+}
