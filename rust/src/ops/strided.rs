@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::slice;
 
 use super::element::{Element, Real};
+use super::registers::{self, Arch, Task};
 
 /// Where the elements of an array `[rows, lanes]` lie: address and strides in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -367,8 +368,15 @@ impl FlagSource {
     }
 
     /// Copy all flags as 0 and nonzero, row by row.
-    #[inline(never)]
     pub fn load(&self, buffer: &mut [u8]) {
+        registers::run(LoadFlags {
+            source: self,
+            buffer,
+        });
+    }
+
+    #[inline(always)]
+    fn load_here(&self, buffer: &mut [u8]) {
         match self.kind {
             FlagKind::Byte => self.load_as(buffer, |flag: u8| flag),
             FlagKind::Two { mask } => self.load_as(buffer, |flag: u16| u8::from(flag & mask != 0)),
@@ -398,6 +406,19 @@ impl FlagSource {
                 }
             }
         }
+    }
+}
+
+/// A task of its own, compiled once per instruction set and not once per walk.
+struct LoadFlags<'a> {
+    source: &'a FlagSource,
+    buffer: &'a mut [u8],
+}
+
+impl Task for LoadFlags<'_> {
+    #[inline(always)]
+    fn run<A: Arch>(self) {
+        self.source.load_here(self.buffer);
     }
 }
 
