@@ -1,7 +1,7 @@
 # Every command of the project; `make help` lists them.
 PYTHON ?= python3
 VENV ?= .venv
-RUN_DIR ?= runs/demo
+RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 STAMPS := $(VENV)/.stamps

@@ -13,6 +13,9 @@ import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+from torch.utils import backend_registration
+
 DEVICE = "gpu"
 
 
@@ -21,12 +24,9 @@ def fake_device():
     """Everything inside runs on fake tensors; yields the mode (``mode.from_tensor`` converts)."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.utils.backend_registration import (
-        _setup_privateuseone_for_python_backend as setup_backend,
-    )
 
     if torch._C._get_privateuse1_backend_name() != DEVICE:
-        setup_backend(DEVICE)
+        backend_registration._setup_privateuseone_for_python_backend(DEVICE)
     with FakeTensorMode() as mode:
         yield mode
 
@@ -36,6 +36,8 @@ def run_on_fake_device(body, timeout=300):
 
     Only the body's own source travels: it imports what it needs.
     """
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this torch has no backends written in Python")
     source = textwrap.dedent(inspect.getsource(body))
     program = (
         f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"

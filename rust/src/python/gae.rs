@@ -30,13 +30,17 @@ pub(super) fn gae<'py>(
     last_values: &Bound<'py, PyAny>,
     truncated: Option<&Bound<'py, PyAny>>,
     final_values: Option<&Bound<'py, PyAny>>,
-    gamma: f64,
-    gae_lambda: f64,
-    time_dim: isize,
+    gamma: &Bound<'py, PyAny>,
+    gae_lambda: &Bound<'py, PyAny>,
+    time_dim: &Bound<'py, PyAny>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let py = rewards.py();
-    let discounts = discounts(gamma, gae_lambda)?;
+    let discounts = discounts(
+        plain("gamma", "a number", gamma)?,
+        plain("gae_lambda", "a number", gae_lambda)?,
+    )?;
+    let time_dim = plain("time_dim", "an integer", time_dim)?;
     let template = Template::new(rewards, time_dim)?;
     let mut scalar = [0; 8];
     let mut call = Call {
@@ -444,6 +448,21 @@ fn truncation_error(truncated: bool) -> PyErr {
          off (of values[t + 1] the one after a truncation belongs to the next episode)"
     } else {
         "final_values needs truncated, the flags of the steps that it belongs to"
+    })
+}
+
+/// A plain number; before Python 3.11 the error of a failed conversion names no argument.
+fn plain<'py, T: for<'a> FromPyObject<'a, 'py>>(
+    name: &str,
+    kind: &str,
+    object: &Bound<'py, PyAny>,
+) -> PyResult<T> {
+    object.extract().map_err(|_| {
+        let found = object
+            .get_type()
+            .name()
+            .map_or_else(|_| "another type".to_owned(), |name| name.to_string());
+        PyTypeError::new_err(format!("{name} must be {kind}, not {found}"))
     })
 }
 
