@@ -13,12 +13,8 @@ from gymnasium.vector import AutoresetMode
 from rlox_gpu import _rust
 from rlox_gpu.envs.base import (
     NativeVectorEnv,
-    check_options,
-    new_seeds,
     random_seeds,
-    reset_bounds,
 )
-from rlox_gpu.envs.rendering import Renderer, check_render
 
 Obs = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
@@ -93,9 +89,15 @@ class NumpyVectorEnv(NativeVectorEnv):
         render_envs: Sequence[int] | None = None,
         **params: Any,
     ) -> None:
-        super().__init__(env_id, num_envs, autoreset_mode, max_episode_steps, params)
-        self.render_mode, self._render_envs = check_render(render_mode, render_envs, num_envs)
-        self._renderer: Renderer | None = None
+        super().__init__(
+            env_id,
+            num_envs,
+            autoreset_mode,
+            max_episode_steps,
+            render_mode,
+            render_envs,
+            params,
+        )
         self._episode_statistics = episode_statistics
         self._disabled = self.autoreset_mode is AutoresetMode.DISABLED
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
@@ -146,17 +148,9 @@ class NumpyVectorEnv(NativeVectorEnv):
         TypeError, ValueError
             If ``seed`` or ``options`` is not as above.
         """
-        self._check_open()
-        options = check_options(options)
-        mask = (
-            _check_mask(options["reset_mask"], self.num_envs) if "reset_mask" in options else None
+        mask, bounds, seeds = self._reset_request(
+            seed, options, lambda mask: _check_mask(mask, self.num_envs)
         )
-        if mask is not None and not self._ready:
-            raise ResetNeeded("options['reset_mask'] needs a reset() of all environments first")
-        bounds = reset_bounds(options, self.task)
-        seeds = new_seeds(seed, self.num_envs)
-        if isinstance(seed, (int, np.integer)):
-            super().reset(seed=int(seed))
         if seeds is not None:
             values, given = seeds
             chosen = given if mask is None else given & mask
@@ -263,28 +257,8 @@ class NumpyVectorEnv(NativeVectorEnv):
         self._set_bounds(*state["reset_bounds"])
         self._ready = bool(state["ready"])
 
-    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
-        """Draw the chosen environments with Gymnasium's renderer.
-
-        Returns
-        -------
-        tuple of numpy.ndarray or None
-            RGB frames, uint8 ``(height, width, 3)``; None without a render mode.
-        """
-        self._check_open()
-        if self.render_mode is None:
-            return None
-        if not self._ready:
-            raise ResetNeeded("call reset() before render(): there is nothing to draw")
-        if self._renderer is None:
-            self._renderer = Renderer(self.task, self.params)
-        return tuple(self._renderer.draw(self._arrays.state[i]) for i in self._render_envs)
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Release the renderer."""
-        super().close_extras(**kwargs)
-        if self._renderer is not None:
-            self._renderer.close()
+    def _states_to_draw(self) -> Sequence[np.ndarray]:
+        return [self._arrays.state[i] for i in self._render_envs]
 
 
 def as_actions(actions: Any, num_envs: int) -> npt.NDArray[np.int64]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rlox_gpu.envs.rendering import Renderer, check_render
 from rlox_gpu.envs.tasks import Task, find_task, resolve_params
 
 NO_LIMIT = 2**31 - 1
@@ -42,7 +44,25 @@ class Rules(NamedTuple):
     max_episode_steps: int
 
 
-class NativeVectorEnv(VectorEnv[Any, Any, Any]):
+class ResetRequest(NamedTuple):
+    """What a call of ``reset`` asks for, checked.
+
+    Attributes
+    ----------
+    mask
+        The environments to reset, of the face's own kind; None for all.
+    bounds
+        Bounds of the initial state.
+    seeds
+        uint64 ``(N,)`` seeds and bool ``(N,)``, which of them were given; None if none were.
+    """
+
+    mask: Any
+    bounds: tuple[float, float]
+    seeds: tuple[np.ndarray, np.ndarray] | None
+
+
+class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
     """Base of the vector environments whose physics is ours."""
 
     def __init__(
@@ -51,6 +71,8 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any]):
         num_envs: int,
         autoreset_mode: AutoresetMode | str,
         max_episode_steps: int | None,
+        render_mode: str | None,
+        render_envs: Sequence[int] | None,
         params: Mapping[str, Any],
     ) -> None:
         self.task, default_steps = find_task(env_id)
@@ -66,7 +88,53 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any]):
         self.single_observation_space, self.single_action_space = self.task.spaces(self.params)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.render_mode, self._render_envs = check_render(render_mode, render_envs, num_envs)
+        self._renderer: Renderer | None = None
         self._ready = False
+
+    def _reset_request(
+        self, seed: Any, options: Mapping[str, Any] | None, as_mask: Callable[[Any], Any]
+    ) -> ResetRequest:
+        """Check the arguments of ``reset`` and seed the spaces' generator; nothing else changes."""
+        self._check_open()
+        options = check_options(options)
+        mask = as_mask(options["reset_mask"]) if "reset_mask" in options else None
+        if mask is not None and not self._ready:
+            raise ResetNeeded("options['reset_mask'] needs a reset() of all environments first")
+        request = ResetRequest(
+            mask, reset_bounds(options, self.task), new_seeds(seed, self.num_envs)
+        )
+        if isinstance(seed, (int, np.integer)):
+            super().reset(seed=int(seed))
+        return request
+
+    @abstractmethod
+    def _states_to_draw(self) -> Sequence[np.ndarray]:
+        """Return the states of ``self._render_envs`` on the host."""
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """Draw the chosen environments with Gymnasium's renderer; reads their states on the host.
+
+        Returns
+        -------
+        tuple of numpy.ndarray or None
+            RGB frames, uint8 ``(height, width, 3)``; None without a render mode.
+
+        Raises
+        ------
+        gymnasium.error.ClosedEnvironmentError
+            After ``close``.
+        gymnasium.error.ResetNeeded
+            Before the first reset.
+        """
+        self._check_open()
+        if self.render_mode is None:
+            return None
+        if not self._ready:
+            raise ResetNeeded("call reset() before render(): there is nothing to draw")
+        if self._renderer is None:
+            self._renderer = Renderer(self.task, self.params)
+        return tuple(map(self._renderer.draw, self._states_to_draw()))
 
     def _rules(self, low: float, high: float) -> Rules:
         return Rules(
@@ -85,8 +153,10 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any]):
             raise ClosedEnvironmentError(f"{self!r} is closed")
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Forget that episodes are running, so that steps ask whether the env is closed."""
+        """Release the renderer; steps ask from now on whether the env is closed."""
         self._ready = False
+        if self._renderer is not None:
+            self._renderer.close()
 
 
 def check_num_envs(num_envs: Any, name: str = "num_envs") -> int:

@@ -7,20 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from rlox_gpu.envs import cuda, kernels
 from rlox_gpu.envs.base import (
     NativeVectorEnv,
-    check_options,
-    new_seeds,
     random_seeds,
-    reset_bounds,
 )
 from rlox_gpu.envs.kernels import EnvState, StepBuffers
-from rlox_gpu.envs.rendering import Renderer, check_render
 
 __all__ = ["EnvState", "StepBuffers", "TensorVectorEnv"]
 
@@ -72,10 +67,16 @@ class TensorVectorEnv(NativeVectorEnv):
         render_envs: Sequence[int] | None = None,
         **params: Any,
     ) -> None:
-        super().__init__(env_id, num_envs, autoreset_mode, max_episode_steps, params)
+        super().__init__(
+            env_id,
+            num_envs,
+            autoreset_mode,
+            max_episode_steps,
+            render_mode,
+            render_envs,
+            params,
+        )
         self.device = check_device(device)
-        self.render_mode, self._render_envs = check_render(render_mode, render_envs, num_envs)
-        self._renderer: Renderer | None = None
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         self._bounds = self.task.reset_bounds
         self._batch_rules = self._rules(*self._bounds)
@@ -143,15 +144,7 @@ class TensorVectorEnv(NativeVectorEnv):
         TypeError, ValueError
             If ``seed`` or ``options`` is not as above.
         """
-        self._check_open()
-        options = check_options(options)
-        mask = self._as_mask(options["reset_mask"]) if "reset_mask" in options else None
-        if mask is not None and not self._ready:
-            raise ResetNeeded("options['reset_mask'] needs a reset() of all environments first")
-        bounds = reset_bounds(options, self.task)
-        seeds = new_seeds(seed, self.num_envs)
-        if isinstance(seed, (int, np.integer)):
-            super().reset(seed=int(seed))
+        mask, bounds, seeds = self._reset_request(seed, options, self._as_mask)
         if seeds is not None:
             self._seed(*seeds, mask)
         self._bounds, self._batch_rules = bounds, self._rules(*bounds)
@@ -312,29 +305,8 @@ class TensorVectorEnv(NativeVectorEnv):
         self._batch_rules = self._rules(*self._bounds)
         self._ready = bool(state["ready"])
 
-    def render(self) -> tuple[np.ndarray, ...] | None:
-        """Draw the chosen environments with Gymnasium's renderer; copies their states to the host.
-
-        Returns
-        -------
-        tuple of numpy.ndarray or None
-            RGB frames, uint8 ``(height, width, 3)``; None without a render mode.
-        """
-        self._check_open()
-        if self.render_mode is None:
-            return None
-        if not self._ready:
-            raise ResetNeeded("call reset() before render(): there is nothing to draw")
-        if self._renderer is None:
-            self._renderer = Renderer(self.task, self.params)
-        states = self._state.state[list(self._render_envs)].cpu().numpy()
-        return tuple(self._renderer.draw(state) for state in states)
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Release the renderer."""
-        super().close_extras(**kwargs)
-        if self._renderer is not None:
-            self._renderer.close()
+    def _states_to_draw(self) -> Sequence[np.ndarray]:
+        return list(self._state.state[list(self._render_envs)].cpu().numpy())
 
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
