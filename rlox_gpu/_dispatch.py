@@ -18,6 +18,7 @@ _Tensor = torch.Tensor
 _is_compiling = torch.compiler.is_compiling
 _functorch_level = torch._C._functorch.maybe_current_level
 _dispatch_modes = torch._C._len_torch_dispatch_stack
+_grad_enabled = torch.is_grad_enabled
 _function_modes = torch._C._len_torch_function_stack
 
 _library: Any = torch.library.Library("rlox_gpu", "DEF")  # type: ignore[no-untyped-call]
@@ -31,8 +32,14 @@ def register(
     cpu: Callable[..., Any],
     cuda: Callable[..., Any],
     fake: Callable[..., Any],
+    setup_context: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
 ) -> Any:
-    """Define ``rlox_gpu::<schema>`` and return its overload."""
+    """Define ``rlox_gpu::<schema>`` and return its overload.
+
+    ``setup_context(ctx, inputs, output)`` and ``backward(ctx, *grads)`` make it differentiable:
+    they are those of :func:`torch.library.register_autograd`.
+    """
     name = schema.partition("(")[0]
 
     def on_cpu(*args: Any) -> Any:
@@ -42,6 +49,10 @@ def register(
     _library.impl(name, on_cpu, "CPU")
     _library.impl(name, cuda, "CUDA")
     torch.library.register_fake(f"rlox_gpu::{name}", fake, lib=_library)
+    if backward is not None:
+        torch.library.register_autograd(
+            f"rlox_gpu::{name}", backward, setup_context=setup_context, lib=_library
+        )
     return getattr(torch.ops.rlox_gpu, name).default
 
 
@@ -60,6 +71,11 @@ def is_plain_call(*tensors: torch.Tensor | None) -> bool:
         if tensor is not None and (type(tensor) is not _Tensor or tensor.is_neg()):
             return False
     return not (_dispatch_modes() or _function_modes()) and _functorch_level() is None
+
+
+def wants_grad(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd has to see a call with these tensors."""
+    return _grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def same_device(first: torch.Tensor, *others: torch.Tensor | None) -> None:

@@ -8,3 +8,4 @@ mod registers;
 mod scan;
 pub(crate) mod strided;
 mod tiles;
+pub mod transcendental;
