@@ -11,7 +11,7 @@ import numpy as np
 from .._checks import described
 
 # Device types of the DLPack header: kDLCPU and kDLCUDAHost.
-_HOST_DEVICES = (1, 3)
+HOST_DEVICES = (1, 3)
 _NAMES = ("rewards", "values", "terminated", "last_values", "truncated", "final_values")
 
 
@@ -30,23 +30,23 @@ def through_dlpack(like: Any, numpy_call: Callable[..., Any]) -> Callable[..., t
         )
     take: Callable[[Any], Any] = np.from_dlpack
     call = numpy_call
-    if like.__dlpack_device__()[0] not in _HOST_DEVICES:
+    if like.__dlpack_device__()[0] not in HOST_DEVICES:
         from torch.utils.dlpack import from_dlpack as take
 
         from ._returns_torch import gae as call
-    back = _from_dlpack_of(like)
+    back = from_dlpack_of(like)
 
     def converted(*args: Any) -> tuple[Any, Any]:
         *scalars, out = args[len(_NAMES) :]
-        arrays = [_taken(take, *pair) for pair in zip(_NAMES, args, strict=False)]
-        target = None if out is None else tuple(_taken(take, "out", x) for x in out)
+        arrays = [taken(take, *pair) for pair in zip(_NAMES, args, strict=False)]
+        target = None if out is None else tuple(taken(take, "out", x) for x in out)
         results = call(*arrays, *scalars, target)
         return tuple(map(back, results)) if out is None else tuple(out)
 
     return converted
 
 
-def _taken(take: Callable[[Any], Any], name: str, x: Any) -> Any:
+def taken(take: Callable[[Any], Any], name: str, x: Any) -> Any:
     if not hasattr(x, "__dlpack__"):
         return x
     try:
@@ -55,7 +55,7 @@ def _taken(take: Callable[[Any], Any], name: str, x: Any) -> Any:
         raise TypeError(f"{name}: {described(x)} did not come through DLPack: {error}") from error
 
 
-def _from_dlpack_of(like: Any) -> Callable[[Any], Any]:
+def from_dlpack_of(like: Any) -> Callable[[Any], Any]:
     """``from_dlpack`` of the library that ``like`` belongs to; the identity if there is none."""
     if hasattr(like, "__array_namespace__"):
         namespace = like.__array_namespace__()

@@ -1,0 +1,66 @@
+"""Which implementation serves an array: NumPy's, torch's, or one of them through DLPack."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .._checks import described
+from ._dlpack import HOST_DEVICES, from_dlpack_of, taken
+
+
+def implementation(name: str, like: Any, family: str, op: str) -> Callable[..., Any]:
+    """``op`` of the module ``_<family>_numpy`` or ``_<family>_torch``, by the kind of ``like``.
+
+    Arrays of other libraries go in through DLPack without a copy, and the results come out as
+    their own kind. ``name`` is what messages call ``like``.
+
+    Raises
+    ------
+    TypeError
+        If ``like`` is no array.
+    """
+    if isinstance(like, np.ndarray):
+        return _found(f"_{family}_numpy", op)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(like, torch.Tensor):
+        return _found(f"_{family}_torch", op)
+    if not hasattr(like, "__dlpack__") or not hasattr(like, "__dlpack_device__"):
+        raise TypeError(
+            f"{name}: expected a NumPy array, a torch tensor or an array with __dlpack__, "
+            f"got {described(like)}"
+        )
+    if like.__dlpack_device__()[0] in HOST_DEVICES:
+        return _converting(_found(f"_{family}_numpy", op), np.from_dlpack, like)
+    from torch.utils.dlpack import from_dlpack
+
+    return _converting(_found(f"_{family}_torch", op), from_dlpack, like)
+
+
+@cache
+def _found(module: str, op: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(importlib.import_module(f".{module}", __package__), op)
+    return found
+
+
+def _converting(
+    call: Callable[..., Any], take: Callable[[Any], Any], like: Any
+) -> Callable[..., Any]:
+    back = from_dlpack_of(like)
+
+    def converted(*args: Any, **options: Any) -> Any:
+        arrays = [taken(take, f"argument {at}", x) for at, x in enumerate(args)]
+        named = {name: taken(take, name, x) for name, x in options.items()}
+        result = call(*arrays, **named)
+        if not isinstance(result, tuple):
+            return back(result)
+        parts: list[Any] = [x if x is None else back(x) for x in result]
+        # A named tuple is made of its fields, a plain one of an iterable.
+        return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
+
+    return converted
