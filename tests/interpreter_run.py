@@ -4,12 +4,13 @@ The interpreter must be chosen before the kernels are imported, so this file is 
 process of its own, by test_kernels_interpreter.py.
 """
 
+import estimator_kernel_cases
 import kernel_cases
 import pytest
 
 from rlox_gpu import _dispatch
 
-for _name, _check in vars(kernel_cases).copy().items():
+for _name, _check in (vars(kernel_cases) | vars(estimator_kernel_cases)).items():
     if _name.startswith("check_"):
         globals()["test_" + _name.removeprefix("check_")] = _check
 
@@ -21,8 +22,8 @@ def device():
 
 @pytest.fixture(autouse=True)
 def interpreted():
-    from rlox_gpu.kernels import gae
+    from rlox_gpu.kernels.time_major import time_major_kernel
 
-    assert type(gae._gae_time_major_kernel).__name__ == "InterpretedFunction"
+    assert type(time_major_kernel).__name__ == "InterpretedFunction"
     with _dispatch.force_triton():
         yield

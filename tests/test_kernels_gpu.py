@@ -1,5 +1,6 @@
 """The kernel cases on CUDA, and what only a device can show."""
 
+import estimator_kernel_cases
 import kernel_cases
 import pytest
 import torch
@@ -10,7 +11,7 @@ from rlox_gpu.ops.random import permutation, uniform
 
 pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 
-for _name, _check in vars(kernel_cases).copy().items():
+for _name, _check in (vars(kernel_cases) | vars(estimator_kernel_cases)).items():
     if _name.startswith("check_"):
         globals()["test_" + _name.removeprefix("check_")] = _check
 

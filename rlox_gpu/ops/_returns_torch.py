@@ -130,7 +130,7 @@ def _into_triton(
     returns: torch.Tensor,
 ) -> None:
     rewards, values, terminated, last_values, truncated, final_values = inputs
-    from ..kernels.gae import launch_gae
+    from ..kernels.returns import launch_gae
 
     if rewards.numel() == 0:
         return
