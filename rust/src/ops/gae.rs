@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use super::element::{Real, lanes};
-use super::line::{self, Powers};
+use super::line::Powers;
 use super::registers::{self, Arch, Register, Task};
 use super::scan::{Coefficients, Recurrence, State, walk_line, walk_rows};
 use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
@@ -409,16 +409,16 @@ impl<'a, R: Real, const TRUNCATION: bool> Recurrence for Gae<'a, R, TRUNCATION> 
     }
 
     #[inline(always)]
-    fn block(slices: &Self::Slices, start: usize) -> Self::Slices {
+    fn part(slices: &Self::Slices, start: usize, count: usize) -> Self::Slices {
         let (mut truncated, mut final_values) = (slices.truncated, slices.final_values);
         if TRUNCATION {
-            truncated = &truncated[start..][..line::BLOCK];
-            final_values = &final_values[start..][..line::BLOCK];
+            truncated = &truncated[start..][..count];
+            final_values = &final_values[start..][..count];
         }
         GaeSlices {
-            rewards: &slices.rewards[start..][..line::BLOCK],
-            values: &slices.values[start..][..line::BLOCK],
-            terminated: &slices.terminated[start..][..line::BLOCK],
+            rewards: &slices.rewards[start..][..count],
+            values: &slices.values[start..][..count],
+            terminated: &slices.terminated[start..][..count],
             truncated,
             final_values,
         }

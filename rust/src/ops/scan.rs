@@ -30,8 +30,8 @@ pub trait Recurrence {
     /// One row.
     fn row(&self, index: usize) -> Self::Slices;
 
-    /// `BLOCK` elements of every slice from `start` on: what is known to be there needs no check.
-    fn block(slices: &Self::Slices, start: usize) -> Self::Slices;
+    /// `count` elements of every slice from `start` on: after this one check none is needed.
+    fn part(slices: &Self::Slices, start: usize, count: usize) -> Self::Slices;
 
     /// The values of the observations that the transitions start from.
     fn values(slices: &Self::Slices) -> &[Self::Real];
@@ -62,12 +62,13 @@ pub struct State<R> {
     pub carry: Vec<R>,
 }
 
-/// Run a body for all lanes: in groups of sixteen, then of four, then singly.
+/// Run a body for all lanes: in groups of sixteen, eight and four, then singly.
 macro_rules! for_groups {
     ($width:expr, |$start:ident, $group:ident| $body:block) => {
         let width = $width;
         let mut $start = 0;
         for_groups!(width, $start, $group, 16, $body);
+        for_groups!(width, $start, $group, 8, $body);
         for_groups!(width, $start, $group, 4, $body);
         for_groups!(width, $start, $group, 1, $body);
     };
@@ -90,11 +91,15 @@ pub fn walk_rows<M: Recurrence>(
 ) {
     let [mut first, mut second] = outputs;
     let width = state.carry.len();
+    let (carry, next_values) = (&mut state.carry[..], &mut state.next_values[..width]);
     for time in (0..times).rev() {
-        let row = model.row(time);
-        let mut outputs = [first.row(time), second.row(time)];
+        let row = M::part(&model.row(time), 0, width);
+        let mut outputs = [
+            &mut first.row(time)[..width],
+            &mut second.row(time)[..width],
+        ];
         for_groups!(width, |start, V| {
-            step::<M, V<M::Real>>(model, &row, start, state, &mut outputs);
+            step::<M, V<M::Real>>(model, &row, start, carry, next_values, &mut outputs);
         });
     }
 }
@@ -104,18 +109,19 @@ fn step<M: Recurrence, V: Register<Real = M::Real>>(
     model: &M,
     row: &M::Slices,
     start: usize,
-    state: &mut State<M::Real>,
+    carry: &mut [M::Real],
+    next_values: &mut [M::Real],
     outputs: &mut [&mut [M::Real]; 2],
 ) {
+    let (carry, next_values) = (&mut carry[start..], &mut next_values[start..]);
     let values = V::load(&M::values(row)[start..]);
-    let next_values = V::load(&state.next_values[start..]);
-    let Coefficients { decays, offsets } = model.coefficients(row, start, values, next_values);
-    let x = offsets.add(decays.kept(V::load(&state.carry[start..])));
+    let found = model.coefficients(row, start, values, V::load(next_values));
+    let x = found.offsets.add(found.decays.kept(V::load(carry)));
     let results = model.results(values, x);
     results[0].store(&mut outputs[0][start..]);
     results[1].store(&mut outputs[1][start..]);
-    x.store(&mut state.carry[start..]);
-    values.store(&mut state.next_values[start..]);
+    x.store(carry);
+    values.store(next_values);
 }
 
 /// Walk row `index`, a line of times of one trajectory, from its end to its beginning, from
@@ -135,7 +141,7 @@ pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     let mut later_values = V::splat(state.0);
     let mut carry = V::splat(state.1);
     for start in (head..line_values.len()).step_by(BLOCK).rev() {
-        let block = M::block(&line, start);
+        let block = M::part(&line, start, BLOCK);
         let mut values = [later_values; 4];
         let mut decays: Block<V> = values;
         let mut offsets: Block<V> = values;
