@@ -30,12 +30,11 @@ class RowTiles(NamedTuple):
 def row_tiles(rows: int, width: int, sm_count: int) -> RowTiles:
     """Tiles for ``rows`` rows of ``width`` elements: small rows share a program, long ones loop."""
     padded = max(4, 1 << (width - 1).bit_length())
-    if padded >= 2048:
-        return RowTiles(1, 2048, 8)
-    # Few rows spread over more multiprocessors as single warps.
-    num_warps = 4 if rows * padded >= 4 * 512 * sm_count or padded >= 512 else 1
-    elements = 128 * num_warps
-    return RowTiles(max(1, elements // padded), padded, num_warps)
+    if padded >= 1024:
+        return RowTiles(1, 1024, 8)
+    # Few rows spread over more multiprocessors as single warps. Lanes own one group of four.
+    num_warps = 4 if rows * padded >= 4 * 512 * sm_count or padded > 128 else 1
+    return RowTiles(128 * num_warps // padded, padded, num_warps)
 
 
 @triton.jit(do_not_specialize=["rows", "seed", "step"])

@@ -95,7 +95,7 @@ def test_categorical_gradient(shape, dtype):
 
 @pytest.mark.parametrize(
     ("shape", "dtype"),
-    [((512, 4), torch.float32), ((8, 2048), torch.bfloat16), ((4, 4096), torch.float32)],
+    [((512, 4), torch.float32), ((1, 16384), torch.bfloat16), ((4, 4096), torch.float32)],
 )
 def test_categorical_reads_each_logit_once(shape, dtype):
     logits = make_logits(5, *shape, dtype=dtype).requires_grad_()
@@ -103,7 +103,8 @@ def test_categorical_reads_each_logit_once(shape, dtype):
         _, log_prob, entropy = sample(logits)
         torch.autograd.backward([log_prob, entropy], [log_prob, log_prob])
     rows, size = shape[0], logits.nbytes
-    # Each chosen logit is read by itself: one sector.
+    # Each chosen logit is read by itself: one sector. Every warp reads what belongs to its row,
+    # which counts in short rows and costs nothing: the first-level cache has it.
     least = size + 16 * rows, 2 * size + (24 + 32) * rows
     for launch, bound in zip(simulation.launches, least, strict=True):
         moved = 32 * (launch.global_load_sectors + launch.global_store_sectors)
@@ -142,9 +143,7 @@ def test_tiles_cover_any_row():
     for rows in (1, 100, 10**6):
         for width in (1, 3, 4, 5, 64, 65, 500, 2047, 2049, 262_144):
             tiles = row_tiles(rows, width, 132)
-            assert tiles.width >= min(width, 2048)
-            assert tiles.width % 4 == 0
-            assert tiles.rows * tiles.width >= 32 * tiles.num_warps
-            assert tiles.rows * tiles.width <= 16 * 32 * tiles.num_warps
+            assert tiles.width >= min(width, 1024)
+            assert tiles.rows * tiles.width == 4 * 32 * tiles.num_warps
     assert row_tiles(10**6, 2, 132).num_warps == 4
     assert row_tiles(8, 2, 132).num_warps == 1
