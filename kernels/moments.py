@@ -34,10 +34,13 @@ def add_to_moments(moments, x, valid):
 
 @triton.jit
 def _merge(count, mean, squares, count_more, mean_more, squares_more):
+    """Moments of both halves, the same bits whichever comes first: lanes swap theirs."""
     total = count + count_more
-    share = tl.where(total == 0, 0.0, count_more / total)
+    divisor = tl.where(total == 0, 1.0, total)
+    middle = (mean * count + mean_more * count_more) / divisor
     away = mean_more - mean
-    return total, mean + away * share, squares + squares_more + away * away * count * share
+    between = away * away * (count * count_more / divisor)
+    return total, middle, squares + squares_more + between
 
 
 @triton.jit
