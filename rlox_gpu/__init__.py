@@ -17,6 +17,7 @@ _HOME = {
     "compute_gae_batched": "ops.compat",
     "compute_gae_batched_f32": "ops.compat",
     "gae": "ops.returns",
+    "token_kl": "ops.kl",
     "CartPole": "envs.rlox_api",
     "VecEnv": "envs.rlox_api",
     "GymVecEnv": "envs.gymnasium",

@@ -44,6 +44,8 @@ pub trait Real:
 
     fn from_f64(x: f64) -> Self;
 
+    fn to_f64(self) -> f64;
+
     /// Ones where `chosen`.
     fn mask(chosen: bool) -> Self::Mask;
 
@@ -88,6 +90,11 @@ macro_rules! impl_real {
             #[inline(always)]
             fn from_f64(x: f64) -> Self {
                 x as $type
+            }
+
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
             }
 
             #[inline(always)]
