@@ -28,6 +28,8 @@ FLAGS = {
     "int64": 7,
     "uint64": 7,
 }
+# NumPy takes microseconds to spell a dtype.
+_NUMPY_NAMES = {np.dtype(name): name for name in FLAGS if name != "bfloat16"}
 # Address, and the strides of rows and lanes in elements.
 Strided = tuple[int, int, int]
 INTEGERS = [name for name in FLAGS if "int" in name]
@@ -35,14 +37,9 @@ INTEGERS = [name for name in FLAGS if "int" in name]
 
 def dtype_name(x: Any) -> str:
     """``"float32"`` for an array of that dtype, whatever library it is of."""
-    dtype = x.dtype
-    # NumPy takes microseconds to spell one.
-    if dtype not in _NAMES:
-        _NAMES[dtype] = str(dtype).removeprefix("torch.")
-    return _NAMES[dtype]
-
-
-_NAMES: dict[Any, str] = {}
+    if isinstance(x, np.ndarray):
+        return _NUMPY_NAMES.get(x.dtype) or str(x.dtype)
+    return str(x.dtype).removeprefix("torch.")
 
 
 def check_dtype(name: str, x: Any, expected: Collection[str]) -> str:

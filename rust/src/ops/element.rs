@@ -46,6 +46,9 @@ pub trait Real:
 
     fn to_f64(self) -> f64;
 
+    /// `self * by + plus`, rounded once where the processor does that in one instruction.
+    fn times_plus<A: Arch>(self, by: Self, plus: Self) -> Self;
+
     /// Ones where `chosen`.
     fn mask(chosen: bool) -> Self::Mask;
 
@@ -95,6 +98,16 @@ macro_rules! impl_real {
             #[inline(always)]
             fn to_f64(self) -> f64 {
                 f64::from(self)
+            }
+
+            #[inline(always)]
+            fn times_plus<A: Arch>(self, by: Self, plus: Self) -> Self {
+                // Without the instruction `mul_add` is a call.
+                if A::FUSED {
+                    self.mul_add(by, plus)
+                } else {
+                    self * by + plus
+                }
             }
 
             #[inline(always)]

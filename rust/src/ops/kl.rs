@@ -210,7 +210,7 @@ impl<R: Real + Transcendental> Task for EachToken<'_, R> {
                 let mut out = drain.rows(&mut sink);
                 for row in 0..rows.len() {
                     let out = out.row(row);
-                    tile.row(row).compute(self.kind, self.want, out);
+                    tile.row(row).compute::<A>(self.kind, self.want, out);
                     if let Some((grad, factor)) = &grad {
                         scale(out, grad.row(row), *factor);
                     }
@@ -243,7 +243,7 @@ impl<R: Real + Transcendental> Task for RowSums<'_, R> {
                 for (index, sum) in self.sums[rows.clone()].iter_mut().enumerate() {
                     let row = tile.row(index);
                     let estimates = &mut estimates[..lanes.len()];
-                    row.compute(self.kind, Want::Estimate, estimates);
+                    row.compute::<A>(self.kind, Want::Estimate, estimates);
                     row.silence(estimates);
                     *sum += total(estimates);
                     *self.count += row.count();
@@ -311,7 +311,7 @@ struct Row<'a, R> {
 impl<R: Real + Transcendental> Row<'_, R> {
     /// What is wanted, without the gradient that comes from above and without the mask.
     #[inline(always)]
-    fn compute(&self, kind: Kind, want: Want, out: &mut [R]) {
+    fn compute<A: Arch>(&self, kind: Kind, want: Want, out: &mut [R]) {
         let zero = R::ZERO;
         let half = R::from_f64(0.5);
         let (a, b) = (self.logprobs, self.ref_logprobs);
@@ -321,8 +321,8 @@ impl<R: Real + Transcendental> Row<'_, R> {
             (Kind::K1, false) => out.fill(R::ONE),
             (Kind::K2, true) => fill(out, a, b, |a, b| (a - b) * (a - b) * half),
             (Kind::K2, false) => fill(out, a, b, |a, b| a - b),
-            (Kind::K3, true) => fill(out, a, b, |a, b| R::exp_excess_of(b - a)),
-            (Kind::K3, false) => fill(out, a, b, |a, b| zero - R::exp_m1_of(b - a)),
+            (Kind::K3, true) => fill(out, a, b, |a, b| R::exp_excess_of::<A>(b - a)),
+            (Kind::K3, false) => fill(out, a, b, |a, b| zero - R::exp_m1_of::<A>(b - a)),
         }
         if let (Some(ratio), true) = (self.ratio, want != Want::Ratio) {
             scale(out, ratio, R::ONE);

@@ -1,10 +1,13 @@
 //! Exponential, what is left of it behind its first terms, and natural logarithm, in a form that
 //! the compiler turns into vectors.
 //!
-//! No branches, no tables, no calls, no fused operations: a loop over them becomes vector code of
-//! the instruction set that the loop is compiled for, with the same bits in all of them. Results
-//! are within two units in the last place; zero, infinities and NaN behave as in the standard
-//! library.
+//! No branches, no tables, no calls: a loop over them becomes vector code of the instruction set
+//! that the loop is compiled for. Exponential and logarithm use no fused operations: they have the
+//! same bits in all instruction sets, and are within two units in the last place. Zero, infinities
+//! and NaN behave as in the standard library.
+
+use super::element::Real;
+use super::registers::Arch;
 
 /// Types that have these functions.
 pub trait Transcendental: Sized {
@@ -12,10 +15,10 @@ pub trait Transcendental: Sized {
     fn exp_of(x: Self) -> Self;
 
     /// `e^x - 1`, accurate near zero.
-    fn exp_m1_of(x: Self) -> Self;
+    fn exp_m1_of<A: Arch>(x: Self) -> Self;
 
     /// `e^x - 1 - x`, accurate near zero: never negative, and zero at zero alone.
-    fn exp_excess_of(x: Self) -> Self;
+    fn exp_excess_of<A: Arch>(x: Self) -> Self;
 
     /// The natural logarithm: negative infinity at zero, NaN below.
     fn ln_of(x: Self) -> Self;
@@ -27,12 +30,20 @@ macro_rules! polynomial {
     ($x:ident; $c:expr, $($rest:expr),+) => { $c + $x * (polynomial!($x; $($rest),+)) };
 }
 
+/// The same, with what fuses fused.
+macro_rules! fused_polynomial {
+    ($arch:ident, $x:ident; $c:expr) => { $c };
+    ($arch:ident, $x:ident; $c:expr, $($rest:expr),+) => {
+        $x.times_plus::<$arch>(fused_polynomial!($arch, $x; $($rest),+), $c)
+    };
+}
+
 macro_rules! impl_transcendental {
     (
         $type:ident, $bits:ty, $signed:ty, $mantissa_bits:literal,
         nonzero_and_finite: ($least:literal, $most:literal),
         ln_2: ($ln_2_high:literal, $ln_2_low:literal),
-        normal_power: ($lowest:literal, $highest:literal),
+        least_normal: $lowest:literal,
         exp: [$($exp:expr),+],
         excess: [$($excess:expr),+],
         atanh: [$($atanh:expr),+]
@@ -59,16 +70,17 @@ macro_rules! impl_transcendental {
             }
 
             #[inline(always)]
-            fn exp_m1_of(x: Self) -> Self {
-                let Parts { scale, r, excess, .. } = $type::parts(x);
-                scale * (excess + r) + (scale - 1.0)
+            fn exp_m1_of<A: Arch>(x: Self) -> Self {
+                let Parts { scale, r, excess, .. } = $type::parts::<A>(x);
+                scale.times_plus::<A>(excess + r, scale - 1.0)
             }
 
             #[inline(always)]
-            fn exp_excess_of(x: Self) -> Self {
+            fn exp_excess_of<A: Arch>(x: Self) -> Self {
                 // Where the scale is one, all but the first term are exact zeros.
-                let Parts { x, scale, r, excess } = $type::parts(x);
-                scale * excess + (scale * r - x) + (scale - 1.0)
+                let Parts { x, scale, r, excess } = $type::parts::<A>(x);
+                let others = scale.times_plus::<A>(r, 0.0 - x) + (scale - 1.0);
+                scale.times_plus::<A>(excess, others)
             }
 
             #[inline(always)]
@@ -97,19 +109,21 @@ macro_rules! impl_transcendental {
 
         impl HasParts for $type {
             #[inline(always)]
-            fn parts(x: Self) -> Parts<Self> {
+            fn parts<A: Arch>(x: Self) -> Parts<Self> {
                 // Adding this rounds to an integer, which the lowest bits then hold, biased as the
                 // exponent of a float is.
                 const BIAS: $type = ($type::MAX_EXP - 1) as $type;
                 const ROUNDER: $type = 1.5 * ((1 as $bits) << $mantissa_bits) as $type + BIAS;
                 let x = if x > $most { $most } else { x };
                 let from_below = if x < $lowest { $lowest } else { x };
-                let bounded = if from_below > $highest { $highest } else { from_below };
-                let shifted = bounded * std::$type::consts::LOG2_E + ROUNDER;
+                let shifted = from_below.times_plus::<A>(std::$type::consts::LOG2_E, ROUNDER);
+                let highest = ROUNDER + BIAS;
+                let shifted = if shifted > highest { highest } else { shifted };
                 let power = shifted - ROUNDER;
                 let scale = $type::from_bits(shifted.to_bits() << $mantissa_bits);
-                let r = (from_below - power * $ln_2_high) - power * $ln_2_low;
-                let excess = r * r * (polynomial!(r; $($excess),+));
+                let r = power.times_plus::<A>(-$ln_2_high, from_below);
+                let r = power.times_plus::<A>(-$ln_2_low, r);
+                let excess = r * r * fused_polynomial!(A, r; $($excess),+);
                 Parts { x, scale, r, excess }
             }
         }
@@ -128,14 +142,14 @@ struct Parts<T> {
 }
 
 trait HasParts: Sized {
-    fn parts(x: Self) -> Parts<Self>;
+    fn parts<A: Arch>(x: Self) -> Parts<Self>;
 }
 
 impl_transcendental!(
     f32, u32, i32, 23,
     nonzero_and_finite: (-104.0, 89.0),
     ln_2: (0.693_359_4, -2.121_944_4e-4),
-    normal_power: (-87.0, 88.0),
+    least_normal: -87.0,
     exp: [
         1.0, 1.0, 1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5_040.0
     ],
@@ -148,7 +162,7 @@ impl_transcendental!(
     f64, u64, i64, 52,
     nonzero_and_finite: (-746.0, 710.0),
     ln_2: (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10),
-    normal_power: (-708.0, 709.0),
+    least_normal: -708.0,
     exp: [
         1.0, 1.0, 1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5_040.0,
         1.0 / 40_320.0, 1.0 / 362_880.0, 1.0 / 3_628_800.0, 1.0 / 39_916_800.0,
@@ -167,6 +181,7 @@ impl_transcendental!(
 
 #[cfg(test)]
 mod tests {
+    use super::super::registers::Portable;
     use super::Transcendental;
 
     const SPECIAL: [f64; 5] = [0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0];
@@ -174,7 +189,7 @@ mod tests {
     macro_rules! check {
         ($name:ident, $type:ident) => {
             mod $name {
-                use super::{SPECIAL, Transcendental};
+                use super::{Portable, SPECIAL, Transcendental};
 
                 /// Distance in units in the last place of the exact result.
                 fn ulps(got: $type, exact: f64) -> f64 {
@@ -204,9 +219,10 @@ mod tests {
                         let tiny = $type::EPSILON.powf(1.0 - part);
                         for x in [limit * part, -limit * part, tiny, -tiny] {
                             let exact = (x as f64).exp_m1();
-                            let error = ulps(Transcendental::exp_m1_of(x), exact);
+                            let error =
+                                ulps(<$type as Transcendental>::exp_m1_of::<Portable>(x), exact);
                             assert!(error <= 8.0, "exp_m1({x}) is off by {error} ulp");
-                            let excess = <$type as Transcendental>::exp_excess_of(x);
+                            let excess = <$type as Transcendental>::exp_excess_of::<Portable>(x);
                             assert!(excess > 0.0, "excess of {x} is {excess}");
                             // The series where the difference of float64 has lost its digits.
                             let near = x as f64;
@@ -226,8 +242,8 @@ mod tests {
 
                 #[test]
                 fn what_is_left_of_exp_at_the_ends() {
-                    let m1 = <$type as Transcendental>::exp_m1_of;
-                    let excess = <$type as Transcendental>::exp_excess_of;
+                    let m1 = <$type as Transcendental>::exp_m1_of::<Portable>;
+                    let excess = <$type as Transcendental>::exp_excess_of::<Portable>;
                     assert_eq!((m1(0.0), excess(0.0)), (0.0, 0.0));
                     assert_eq!((m1($type::MIN), excess($type::MIN)), (-1.0, $type::MAX));
                     assert_eq!(m1($type::NEG_INFINITY), -1.0);
