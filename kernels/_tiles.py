@@ -37,7 +37,8 @@ def tile_config(rows: int, cols: int, itemsize: int, sm_count: int) -> TileConfi
     """The tiles for ``[rows, cols]``: wide ones where there are columns enough."""
     # Half types are computed in four bytes.
     elements = _TILE_BYTES // max(itemsize, 4)
-    block_cols = min(elements, _power_of_two(cols))
+    # No narrower than a lane's share of the widest access.
+    block_cols = min(elements, max(16, _power_of_two(cols)))
     block_rows = min(elements // block_cols, _power_of_two(rows))
     row_blocks = -(-rows // block_rows)
     splits = min(-(-cols // block_cols), max(1, _PROGRAMS_PER_SM * sm_count // row_blocks))

@@ -28,7 +28,7 @@ def _run(inputs, *, layout="plain", grads=False, options=None, **simulator):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("shape", [(1,), (63,), (4100,), (9, 70), (3, 1100)])
+@pytest.mark.parametrize("shape", [(1,), (63,), (4100,), (9, 70), (3, 1100), (40, 3)])
 def test_token_kl_at_ragged_sizes(shape, reduction):
     launches, _ = _run(make_kl_inputs(0, shape), options={"reduction": reduction})
     assert len(launches) == 1
