@@ -25,6 +25,8 @@ _HOME = {
     "compute_batch_token_kl_schulman": "ops.compat_kl",
     "compute_batch_token_kl_schulman_f32": "ops.compat_kl",
     "gae": "ops.returns",
+    "CategoricalSample": "ops.sampling",
+    "sample_categorical": "ops.sampling",
     "token_kl": "ops.kl",
     "CartPole": "envs.rlox_api",
     "VecEnv": "envs.rlox_api",
