@@ -3,6 +3,7 @@
 pub(crate) mod element;
 pub(crate) mod gae;
 mod line;
+pub(crate) mod logprobs;
 pub mod random;
 mod registers;
 mod scan;
