@@ -22,16 +22,17 @@ _LOG2_E = tl.constexpr(1.4426950408889634)
 _LN_2 = tl.constexpr(0.6931471805599453)
 # Two to this is zero, and unlike negative infinity it can be multiplied by zero.
 _FLOOR = tl.constexpr(-16384.0)
+# Bytes of an access and of a cache line, and accesses of a lane that are under way together.
 _ACCESS = 16
 _LINE = 128
+_AHEAD = 2
 
 
 class RowConfig(NamedTuple):
-    """How a program walks its row: warps, elements of an access, accesses ahead."""
+    """How a program walks its row: its warps, and the elements of an access."""
 
     num_warps: int
     vector: int
-    ahead: int
 
 
 def row_config(vocabulary: int, element_size: int, alignment: int = _ACCESS) -> RowConfig:
@@ -43,8 +44,8 @@ def row_config(vocabulary: int, element_size: int, alignment: int = _ACCESS) -> 
     vector = math.gcd(_ACCESS // element_size, alignment)
     row_bytes = vocabulary * element_size
     if row_bytes <= 4096:
-        return RowConfig(1, vector, 2)
-    return RowConfig(4, vector, 2) if row_bytes <= 32768 else RowConfig(8, vector, 4)
+        return RowConfig(1, vector)
+    return RowConfig(4 if row_bytes <= 32768 else 8, vector)
 
 
 @triton.jit
@@ -328,7 +329,7 @@ def _launch(kernel, logits, arrays, temperature, entropy, config):
             ACCUMULATOR=tl.float64 if logits.dtype is torch.float64 else tl.float32,
             CHUNKS=32 * config.num_warps,
             VECTOR=config.vector,
-            AHEAD=config.ahead,
+            AHEAD=_AHEAD,
             LINE=_LINE // logits.element_size(),
             num_warps=config.num_warps,
             # A product fused into the first addition of a sum over lanes would differ by lane.

@@ -16,6 +16,7 @@ from ._logprobs_shared import (
     chunks,
     joined,
     nothing_yet,
+    settled,
 )
 from ._logprobs_torch import empty_rows, int64_in_range, real_dtype, streamed, streamed_gradient
 
@@ -57,12 +58,13 @@ def _forward(
         for part in chunks(len(states), CHUNK_ROWS):
             rows = nothing_yet(torch, flat.logprobs[part], entropy=entropy)
             for columns in chunks(len(weight), CHUNK_COLUMNS):
-                logits = _logits(states[part], weight, bias, columns)
                 local = tokens[part] - columns.start
+                logits = _logits(states[part], weight, bias, columns)
                 found = streamed(logits, local, temperature, entropy)
-                inside = (local >= 0) & (local < logits.shape[1])
+                del logits  # before the next chunk is made
+                inside = (local >= 0) & (local < columns.stop - columns.start)
                 rows = joined(torch, rows, found, inside, temperature)
-            for target, values in zip(flat, rows, strict=True):
+            for target, values in zip(flat, settled(torch, rows), strict=True):
                 if len(target):
                     target[part] = values
     return results
@@ -118,6 +120,7 @@ def _backward(
                     weight_sums += gradient.T @ states[part]
                 if wanted[2]:
                     bias_sums += gradient.sum(0, dtype=real)
+                del gradient
             if wanted[1]:
                 grad_weight[columns] = weight_sums
             if wanted[2]:
@@ -173,6 +176,10 @@ def _backward_fake(
     return _empty_gradients(hidden, weight, others[-1])
 
 
+def _no_second_derivative(ctx: Any, *_: Any) -> Any:
+    raise NotImplementedError("linear_token_logprobs: expected one derivative, got a second")
+
+
 _backward_op = _dispatch.register(
     "linear_token_logprobs_backward(Tensor hidden, Tensor weight, Tensor tokens, Tensor? bias, "
     "Tensor entropies, Tensor maxima, Tensor log_sums, Tensor grad_logprobs, "
@@ -180,6 +187,7 @@ _backward_op = _dispatch.register(
     cpu=_backward,
     cuda=_backward,
     fake=_backward_fake,
+    backward=_no_second_derivative,
 )
 _forward_op = _dispatch.register(
     "linear_token_logprobs(Tensor hidden, Tensor weight, Tensor tokens, Tensor? bias, "

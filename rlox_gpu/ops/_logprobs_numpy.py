@@ -20,6 +20,7 @@ from ._logprobs_shared import (
     chunks,
     joined,
     nothing_yet,
+    settled,
     two_strides,
 )
 
@@ -57,23 +58,26 @@ def linear_token_logprobs(
     for part in chunks(len(tokens), CHUNK_ROWS):
         rows = nothing_yet(np, logprobs[part], entropy=return_entropy)
         for columns in chunks(len(weight), CHUNK_COLUMNS):
-            logits = _product(states[part], weight[columns])
-            if bias is not None:
-                logits += bias[columns]
             local = tokens[part] - columns.start
+            added = None if bias is None else bias[columns]
+            logits = _product(states[part], weight[columns], added)
             found = _streamed(logits, local, temperature, return_entropy)
-            inside = (local >= 0) & (local < logits.shape[1])
+            del logits  # before the next chunk is made
+            inside = (local >= 0) & (local < columns.stop - columns.start)
             with np.errstate(invalid="ignore"):
                 rows = joined(np, rows, found, inside, temperature)
+        rows = settled(np, rows)
         logprobs[part] = rows.logprobs
         if entropies is not None:
             entropies[part] = rows.entropies
     return logprobs.reshape(shape), None if entropies is None else entropies.reshape(shape)
 
 
-def _product(states: _Array, weight: _Array) -> _Array:
+def _product(states: _Array, weight: _Array, bias: _Array | None) -> _Array:
     real = _real(states)
     product: _Array = states.astype(real, copy=False) @ weight.astype(real, copy=False).T
+    if bias is not None:
+        product += bias
     return product
 
 

@@ -108,15 +108,23 @@ def joined(xp: Any, a: Rows, b: Rows, in_b: Any, temperature: float) -> Rows:
     maxima = xp.maximum(a.maxima, b.maxima)
     # A part all of whose tokens are excluded has a share of zero.
     origin = xp.where(maxima == -np.inf, 0.0, maxima)
-    left = (a.maxima - origin) / temperature + a.log_sums
-    right = (b.maxima - origin) / temperature + b.log_sums
-    log_sums = xp.logaddexp(left, right)
-    shares = left - log_sums, right - log_sums
-    chosen = xp.where(b.maxima == -np.inf, -np.inf, b.logprobs) + shares[1]
+    log_sums = [(part.maxima - origin) / temperature + part.log_sums for part in (a, b)]
+    log_sum = xp.logaddexp(*log_sums)
+    shares = [xp.where(x == -np.inf, x, x - log_sum) for x in log_sums]
+    chosen = xp.where(b.maxima == -np.inf, b.maxima, b.logprobs + shares[1])
     logprobs = xp.where(in_b, chosen, a.logprobs + shares[0])
     entropies = a.entropies
     if entropies.shape == maxima.shape:
         parts = zip((a.entropies, b.entropies), shares, strict=True)
         terms = [xp.where(s == -np.inf, 0.0, xp.exp(s) * (h - s)) for h, s in parts]
         entropies = terms[0] + terms[1]
-    return Rows(logprobs, entropies, maxima, log_sums)
+    return Rows(logprobs, entropies, maxima, log_sum)
+
+
+def settled(xp: Any, rows: Rows) -> Rows:
+    """``rows`` of the whole vocabulary: NaN where all of it is excluded."""
+    logprobs, entropies = (
+        xp.where(rows.maxima == -np.inf, np.nan, x) if x.shape == rows.maxima.shape else x
+        for x in rows[:2]
+    )
+    return Rows(logprobs, entropies, rows.maxima, rows.log_sums)

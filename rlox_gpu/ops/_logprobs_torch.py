@@ -187,12 +187,17 @@ def _backward_fake(logits: torch.Tensor, *_: Any) -> torch.Tensor:
     return torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
 
 
+def _no_second_derivative(ctx: Any, *_: Any) -> Any:
+    raise NotImplementedError("token_logprobs: expected one derivative, got a second")
+
+
 _backward_op = _dispatch.register(
     "token_logprobs_backward(Tensor logits, Tensor tokens, Tensor entropies, Tensor maxima, "
     "Tensor log_sums, Tensor grad_logprobs, Tensor? grad_entropies, float temperature) -> Tensor",
     cpu=_backward,
     cuda=_backward,
     fake=_backward_fake,
+    backward=_no_second_derivative,
 )
 _forward_op = _dispatch.register(
     "token_logprobs(Tensor logits, Tensor tokens, float temperature, bool entropy) "
