@@ -89,10 +89,14 @@ def test_permutation_is_that_of_the_cpu():
 
 def test_no_call_waits_for_the_device():
     inputs = {k: v.cuda() for k, v in make_torch_inputs(6, 64, 512).items()}
+    logits = torch.zeros(3, 500, device="cuda", requires_grad=True)
+    tokens = torch.zeros(3, dtype=torch.int64, device="cuda")
     rlox_gpu.gae(**inputs)
+    rlox_gpu.token_logprobs(logits, tokens).sum().backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
         rlox_gpu.gae(**inputs)
+        rlox_gpu.token_logprobs(logits, tokens).sum().backward()
         permutation(100, seed=0, step=0, device="cuda")
     finally:
         torch.cuda.set_sync_debug_mode("default")

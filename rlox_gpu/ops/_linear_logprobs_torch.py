@@ -18,7 +18,7 @@ from ._logprobs_shared import (
     nothing_yet,
     settled,
 )
-from ._logprobs_torch import empty_rows, int64_in_range, real_dtype, streamed, streamed_gradient
+from ._logprobs_torch import checked_tokens, empty_rows, real_dtype, streamed, streamed_gradient
 
 _Tensor = torch.Tensor
 
@@ -49,7 +49,7 @@ def _forward(
     entropy: bool,
 ) -> Rows:
     check_linear(hidden, weight, tokens, bias)
-    tokens = int64_in_range(tokens, len(weight))
+    tokens = checked_tokens(tokens, len(weight))
     results = empty_rows(tokens, real_dtype(hidden), entropy=entropy)
     states = hidden.reshape(-1, hidden.shape[-1])
     flat = Rows(*(x.view(-1) for x in results))

@@ -34,7 +34,7 @@ def token_logprobs(
     """``rlox_gpu.token_logprobs`` for NumPy arrays."""
     temperature = positive_number("temperature", temperature)
     check_logits(logits, tokens)
-    tokens = _in_range(tokens, logits.shape[-1])
+    tokens = _checked_tokens(tokens, logits.shape[-1])
     rows = _streamed(logits, tokens, temperature, return_entropy)
     return rows.logprobs, rows.entropies if return_entropy else None
 
@@ -51,7 +51,7 @@ def linear_token_logprobs(
     temperature = positive_number("temperature", temperature)
     check_linear(hidden, weight, tokens, bias)
     shape = tokens.shape
-    tokens = _in_range(tokens, len(weight)).reshape(-1)
+    tokens = _checked_tokens(tokens, len(weight)).reshape(-1)
     states = hidden.reshape(-1, hidden.shape[-1])
     logprobs = np.empty(tokens.shape, _real(hidden))
     entropies = np.empty_like(logprobs) if return_entropy else None
@@ -85,7 +85,7 @@ def _real(x: _Array) -> np.dtype[Any]:
     return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
 
 
-def _in_range(tokens: _Array, vocabulary: int) -> _Array:
+def _checked_tokens(tokens: _Array, vocabulary: int) -> _Array:
     if tokens.size:
         check_range(int(tokens.min()), int(tokens.max()), vocabulary)
     return np.ascontiguousarray(tokens, np.int64).reshape(tokens.shape)

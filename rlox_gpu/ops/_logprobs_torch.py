@@ -33,7 +33,7 @@ def linear_token_logprobs(*arguments: Any) -> _Pair:
     return linear_token_logprobs(*arguments)
 
 
-def int64_in_range(tokens: torch.Tensor, vocabulary: int) -> torch.Tensor:
+def checked_tokens(tokens: torch.Tensor, vocabulary: int) -> torch.Tensor:
     """The tokens as contiguous int64, looked at where that waits for no device."""
     tokens = tokens.to(torch.int64).contiguous()
     if _dispatch.runs_in_rust(tokens.device) and tokens.numel():
@@ -144,7 +144,7 @@ def _laid_out(logits: torch.Tensor) -> torch.Tensor:
 
 def _forward(logits: torch.Tensor, tokens: torch.Tensor, temperature: float, entropy: bool) -> Rows:
     check_logits(logits, tokens)
-    tokens = int64_in_range(tokens, logits.shape[-1])
+    tokens = checked_tokens(tokens, logits.shape[-1])
     return streamed(logits, tokens, temperature, entropy)
 
 
