@@ -20,6 +20,8 @@ _HOME = {
     "TokenLogprobs": "ops.logprobs",
     "linear_token_logprobs": "ops.logprobs",
     "token_logprobs": "ops.logprobs",
+    "CategoricalSample": "ops.sampling",
+    "sample_categorical": "ops.sampling",
     "CartPole": "envs.rlox_api",
     "VecEnv": "envs.rlox_api",
     "GymVecEnv": "envs.gymnasium",

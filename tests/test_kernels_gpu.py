@@ -3,6 +3,7 @@
 import kernel_cases
 import logprobs_kernel_cases
 import pytest
+import sampling_kernel_cases
 import torch
 from torch_inputs import assert_close, make_torch_inputs, with_rows
 
@@ -11,7 +12,7 @@ from rlox_gpu.ops.random import permutation, uniform
 
 pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 
-for _cases in (kernel_cases, logprobs_kernel_cases):
+for _cases in (kernel_cases, logprobs_kernel_cases, sampling_kernel_cases):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):
             globals()["test_" + _name.removeprefix("check_")] = _check

@@ -46,6 +46,7 @@ pub trait Real:
 
     const ZERO: Self;
     const ONE: Self;
+    const NEG_INFINITY: Self;
 
     fn from_f64(x: f64) -> Self;
 
@@ -89,6 +90,7 @@ macro_rules! impl_real {
 
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
+            const NEG_INFINITY: Self = <$type>::NEG_INFINITY;
 
             #[inline(always)]
             fn from_f64(x: f64) -> Self {

@@ -184,7 +184,7 @@ impl<R: Real + Transcendental> Running<R> {
     fn over<E: Element<Real = R>, const WEIGHTED: bool>(logits: &[E], scale: R) -> Self {
         let mut buffer = [R::ZERO; BLOCK];
         let mut row = Self {
-            max: R::from_f64(f64::NEG_INFINITY),
+            max: R::NEG_INFINITY,
             sum: R::ZERO,
             weighted: R::ZERO,
         };
@@ -196,7 +196,7 @@ impl<R: Real + Transcendental> Running<R> {
 
     #[inline(always)]
     fn absorb<const WEIGHTED: bool>(&mut self, block: &[R], scale: R) {
-        let lowest = R::from_f64(f64::NEG_INFINITY);
+        let lowest = R::NEG_INFINITY;
         let (whole, rest) = block.split_at(block.len() / LANES * LANES);
         let mut padded = [lowest; LANES];
         padded[..rest.len()].copy_from_slice(rest);
@@ -245,9 +245,7 @@ fn largest<R: Real>(whole: &[R], mut found: [R; LANES]) -> R {
         let block = lanes::<R, LANES>(whole, start);
         found = each(|lane| larger(block[lane], found[lane]));
     }
-    found
-        .into_iter()
-        .fold(R::from_f64(f64::NEG_INFINITY), |a, b| larger(b, a))
+    found.into_iter().fold(R::NEG_INFINITY, |a, b| larger(b, a))
 }
 
 #[inline(always)]

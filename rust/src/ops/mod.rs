@@ -1,9 +1,11 @@
 //! Array operations on strided arrays in memory.
 
+pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod gae;
 mod line;
 pub(crate) mod logprobs;
+pub(crate) mod noise;
 pub mod random;
 mod registers;
 mod scan;
