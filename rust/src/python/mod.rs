@@ -4,6 +4,7 @@ mod arrays;
 mod envs;
 mod gae;
 mod kl;
+mod logprobs;
 mod ops;
 mod sampling;
 
