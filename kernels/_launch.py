@@ -9,8 +9,8 @@ WARP = 32
 # The most elements a lane can hold ahead without spills and with full occupancy in reach: for
 # float64 or not, by how many arrays are read. Three are a reward, a value and a flag, five these
 # and truncations.
-_ELEMENTS_AHEAD = {False: {3: 32, 5: 10}, True: {3: 16, 5: 6}}
-_ELEMENTS_AHEAD_OF_MANY = 4
+_ELEMENTS_AHEAD = {False: {3: 32, 5: 10}, True: {3: 12, 5: 6}}
+_ELEMENTS_AHEAD_OF_MANY = {False: 4, True: 2}
 # Warps that share a chunk of long sequences, at most.
 _CHUNK_WARPS = 4
 
@@ -104,7 +104,7 @@ def _lanes(
     # masked rows cost little, and each number is another kernel to compile.
     limits = _ELEMENTS_AHEAD[itemsize == 8].items()
     fitting = (elements for most, elements in limits if arrays <= most)
-    elements = next(fitting, _ELEMENTS_AHEAD_OF_MANY)
+    elements = next(fitting, _ELEMENTS_AHEAD_OF_MANY[itemsize == 8])
     return LaunchConfig(
         Regime.LANES,
         block_n=WARP * vector * num_warps,
