@@ -81,6 +81,38 @@ def permutation_raw(out: int, count: int, seed: int, step: int, /) -> None:
     Counter-based: the same for the same (count, seed, step), count at most 2**32.
     """
 
+def ppo_loss_raw(
+    logits: int,
+    actions: int,
+    columns: tuple[int, ...],
+    gradient: int,
+    terms: tuple[int, ...],
+    count: int,
+    classes: int,
+    code: int,
+    coefficients: tuple[float, float, float],
+    /,
+) -> None:
+    """PPO's loss of contiguous ``[N, A]`` logits, int64 ``[N]`` actions and columns ``[N]``.
+
+    ``columns`` are the addresses of old log-probabilities, advantages, returns, values, and of old
+    values and the mask of bytes or 0; ``terms`` those of the loss, its five parts and the scale,
+    of the type that sums have (float64 for float64, else float32). ``gradient``, unless 0, is room
+    for ``N * A`` numbers of the logits and ``N`` of the values: the gradient of the sum over the
+    samples, to be multiplied by the scale.
+
+    ``coefficients`` are clip_eps, vf_coef and ent_coef. The caller vouches for addresses, sizes
+    and dtypes; the code (that of a floating-point type) is checked.
+    """
+
+def scaled_raw(
+    gradient: int, scale: int, factor: int, out: int, rows: int, columns: int, code: int, /
+) -> None:
+    """``out[r, c] = gradient[r, c] * scale[r] * factor`` of contiguous memory.
+
+    ``scale [R]`` and ``factor []`` have the type that sums have.
+    """
+
 # -- environments ----------------------------------------------------------------------------
 
 class CartPoleBatch:

@@ -1,6 +1,6 @@
 //! Element types: what is stored, and the type that arithmetic runs in.
 
-use std::ops::{Add, Mul, Sub};
+use std::ops::{Add, Div, Mul, Sub};
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -35,6 +35,7 @@ pub trait Real:
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
+    + Div<Output = Self>
     + Default
 {
     type Mask: Copy + Default;
@@ -43,6 +44,8 @@ pub trait Real:
     const ONE: Self;
 
     fn from_f64(x: f64) -> Self;
+
+    fn to_f64(self) -> f64;
 
     /// Ones where `chosen`.
     fn mask(chosen: bool) -> Self::Mask;
@@ -88,6 +91,11 @@ macro_rules! impl_real {
             #[inline(always)]
             fn from_f64(x: f64) -> Self {
                 x as $type
+            }
+
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self as f64
             }
 
             #[inline(always)]

@@ -3,9 +3,11 @@
 pub(crate) mod element;
 pub(crate) mod gae;
 mod line;
+pub(crate) mod ppo_loss;
 pub mod random;
 mod registers;
 mod scan;
 pub(crate) mod strided;
+pub(crate) mod surrogate;
 mod tiles;
 pub mod transcendental;

@@ -4,6 +4,7 @@ mod arrays;
 mod envs;
 mod gae;
 mod ops;
+mod policy_losses;
 
 use pyo3::prelude::*;
 

@@ -5,12 +5,13 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::gae;
+use super::{gae, policy_losses};
 use crate::ops::random;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(gae::gae, module)?)?;
     module.add_function(wrap_pyfunction!(gae::gae_raw, module)?)?;
+    policy_losses::register(module)?;
     module.add_function(wrap_pyfunction!(uniform_raw, module)?)?;
     module.add_function(wrap_pyfunction!(permutation_raw, module)?)
 }
@@ -43,7 +44,7 @@ fn permutation_raw(py: Python<'_>, out: usize, count: usize, seed: u64, step: u3
 ///
 /// # Safety
 /// As for [`std::slice::from_raw_parts_mut`], except that an empty slice may have any address.
-unsafe fn slice_at<T>(address: usize, count: usize) -> &'static mut [T] {
+pub(super) unsafe fn slice_at<T>(address: usize, count: usize) -> &'static mut [T] {
     if count == 0 {
         return &mut [];
     }
