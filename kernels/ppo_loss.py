@@ -15,32 +15,39 @@ from ._runtime import current
 from .surrogate import clamp, surrogate
 
 MAX_ACTIONS = 4096
+_WARPS = 4
 _TILE = 2048
-_ROWS = 256
 # Blocks that one program takes before others are worth a second launch.
 _ALONE = 8
 _MAX_PROGRAMS = 512
 _PARTS = 6
 
 
-def ppo_config(count: int, width: int) -> tuple[int, int, int]:
-    """Rows of a block, blocks of a program, and programs, for ``count`` samples of ``width``."""
-    rows = max(1, min(_ROWS, _TILE // width))
+def ppo_config(count: int, width: int, itemsize: int) -> tuple[int, int, int]:
+    """Rows of a block, blocks of a program, and programs, for ``count`` samples of ``width``.
+
+    A sample per thread, so that columns are read side by side whatever ``count`` is, as long as
+    the registers of a thread hold a sample.
+    """
+    threads = 32 * _WARPS
+    rows = threads if width * itemsize <= 128 else max(1, _TILE // width)
     blocks = triton.cdiv(count, rows)
     turns = blocks if blocks <= _ALONE else triton.cdiv(blocks, _MAX_PROGRAMS)
     return rows, turns, triton.cdiv(blocks, turns)
 
 
 @triton.jit
-def _column(column, at, valid, ACCUMULATOR: tl.constexpr):
-    return tl.load(column + at, mask=valid, other=0.0).to(ACCUMULATOR)
+def _column(column, n, count, valid, ACCUMULATOR: tl.constexpr):
+    """Zero where a sample is not valid. Its memory is read all the same: whole lines are."""
+    x = tl.load(column + n, mask=n < count, other=0.0).to(ACCUMULATOR)
+    return tl.where(valid, x, 0.0)
 
 
 @triton.jit
 def _valid(mask, n, count):
     valid = n < count
     if mask is not None:
-        valid = valid & (tl.load(mask + n, mask=valid, other=0) != 0)
+        valid = valid & (tl.load(mask + n, mask=n < count, other=0) != 0)
     return valid
 
 
@@ -49,19 +56,19 @@ def _policy_terms(log_prob, old_log_prob, advantage, eps):
     """Policy loss, its derivative with respect to ``log_prob``, divergence, and if outside."""
     log_ratio = log_prob - old_log_prob
     ratio = tl.exp(log_ratio)
-    loss, slope = surrogate(ratio, advantage, 1 - eps, 1 + eps)
+    loss, slope, _ = surrogate(ratio, advantage, 1 - eps, 1 + eps)
     return loss, slope, ratio - 1 - log_ratio, tl.where(tl.abs(ratio - 1) > eps, 1.0, 0.0)
 
 
 @triton.jit
-def _value_terms(values, returns, old_values, n, valid, eps, ACCUMULATOR: tl.constexpr):
+def _value_terms(values, returns, old_values, n, count, valid, eps, ACCUMULATOR: tl.constexpr):
     """Value loss and its derivative."""
-    v = _column(values, n, valid, ACCUMULATOR)
-    target = _column(returns, n, valid, ACCUMULATOR)
+    v = _column(values, n, count, valid, ACCUMULATOR)
+    target = _column(returns, n, count, valid, ACCUMULATOR)
     error = v - target
     square = error * error
     if old_values is not None:
-        old = _column(old_values, n, valid, ACCUMULATOR)
+        old = _column(old_values, n, count, valid, ACCUMULATOR)
         limited = clamp(v - old, -eps, eps)
         clipped = old + limited - target
         # Where the clip is active its error is a constant; where it is not, both errors agree.
@@ -161,32 +168,33 @@ def _categorical_kernel(
         n = start + turn * BLOCK_N + tl.arange(0, BLOCK_N)
         valid = _valid(mask, n, count)
         at = n[:, None] * ACTIONS + a
-        wanted = valid[:, None] & (a < ACTIONS)
-        x = tl.load(logits + at, mask=wanted, other=-float("inf")).to(ACCUMULATOR)
+        inside = (n < count)[:, None] & (a < ACTIONS)
+        x = tl.load(logits + at, mask=inside, other=-float("inf")).to(ACCUMULATOR)
         x = tl.where(valid[:, None], x, 0.0)
-        action = tl.load(actions + n, mask=valid, other=0)
+        action = tl.where(valid, tl.load(actions + n, mask=n < count, other=0), 0)
         chosen = a == action[:, None]
         shifted = x - tl.max(x, 1)[:, None]
         weight = tl.exp(shifted)
         total = tl.sum(weight, 1)
         log_total = tl.log(total)
-        # A class of probability zero, its logit minus infinity perhaps, adds nothing.
-        moment = tl.sum(tl.where(weight != 0, weight * shifted, 0.0), 1)
-        entropy = log_total - moment / total
         picked = tl.sum(tl.where(chosen, shifted, 0.0), 1)
+        # A class of probability zero, its logit minus infinity perhaps, adds nothing.
+        shifted = tl.where(weight != 0, shifted, 0.0)
+        entropy = log_total - tl.sum(weight * shifted, 1) / total
         picked = tl.where((action >= 0) & (action < ACTIONS), picked, float("nan"))
-        old = _column(old_log_probs, n, valid, ACCUMULATOR)
-        advantage = _column(advantages, n, valid, ACCUMULATOR)
+        old = _column(old_log_probs, n, count, valid, ACCUMULATOR)
+        advantage = _column(advantages, n, count, valid, ACCUMULATOR)
         policy, slope, divergence, outside = _policy_terms(picked - log_total, old, advantage, eps)
-        value, value_slope = _value_terms(values, returns, old_values, n, valid, eps, ACCUMULATOR)
+        value, value_slope = _value_terms(
+            values, returns, old_values, n, count, valid, eps, ACCUMULATOR
+        )
         sums = _add(sums, (policy, value, entropy, divergence, outside), valid)
         if gradient is not None:
             log_p = shifted - log_total[:, None]
             pull = entropy_weight * (log_p + entropy[:, None]) - slope[:, None]
-            spread = tl.where(weight != 0, weight / total[:, None] * pull, 0.0)
-            d_logits = spread + tl.where(chosen, slope[:, None], 0.0)
+            d_logits = weight / total[:, None] * pull + tl.where(chosen, slope[:, None], 0.0)
             d_logits = tl.where(valid[:, None], d_logits, 0.0)
-            tl.store(gradient + at, d_logits, mask=(n < count)[:, None] & (a < ACTIONS))
+            tl.store(gradient + at, d_logits, mask=inside)
             d_values = tl.where(valid, value_weight * value_slope, 0.0)
             tl.store(gradient + count.to(tl.int64) * ACTIONS + n, d_values, mask=n < count)
     _leave(sums, partials, loss, parts, scale, value_weight, entropy_weight)
@@ -211,7 +219,9 @@ def launch_ppo_loss(
     width = triton.next_power_of_2(size)
     shape = {"ACTIONS": size, "BLOCK_A": width}
     arrays = (logits, actions, *columns)
-    _launch(_categorical_kernel, arrays, actions.numel(), width, shape, gradient, terms, coefficients)
+    _launch(
+        _categorical_kernel, arrays, actions.numel(), width, shape, gradient, terms, coefficients
+    )
 
 
 def _launch(kernel, arrays, count, width, shape, gradient, terms, coefficients):
@@ -220,7 +230,7 @@ def _launch(kernel, arrays, count, width, shape, gradient, terms, coefficients):
             x.zero_()
         return
     loss = terms[0]
-    rows, turns, programs = ppo_config(count, width)
+    rows, turns, programs = ppo_config(count, width, loss.element_size())
     accumulator = tl.float64 if loss.dtype is torch.float64 else tl.float32
     partials = loss.new_empty(_PARTS * programs) if programs > 1 else None
     with current(loss.device):
@@ -234,8 +244,9 @@ def _launch(kernel, arrays, count, width, shape, gradient, terms, coefficients):
             *coefficients,
             ACCUMULATOR=accumulator,
             BLOCK_N=rows,
-            num_warps=4,
-            enable_fp_fusion=True,
+            num_warps=_WARPS,
+            # Lanes that share a row add its products in different orders; only unfused they agree.
+            enable_fp_fusion=False,
             **shape,
         )
         if partials is not None:
@@ -246,6 +257,6 @@ def _launch(kernel, arrays, count, width, shape, gradient, terms, coefficients):
                 *coefficients[1:],
                 ACCUMULATOR=accumulator,
                 BLOCK=_MAX_PROGRAMS,
-                num_warps=4,
-                enable_fp_fusion=True,
+                num_warps=_WARPS,
+                enable_fp_fusion=False,
             )

@@ -15,14 +15,14 @@ _BLOCK = 1024
 
 @triton.jit
 def surrogate(ratio, advantage, low, high):
-    """``-min(r A, clip(r, low, high) A)`` and its derivative with respect to ``log r``.
+    """``-min(r A, clip(r, low, high) A)``, its derivative with respect to ``log r``, clip holds or not.
 
-    Both are NaN where an input is.
+    The first two are NaN where an input is.
     """
     weighted = ratio * advantage
     limited = clamp(ratio, low, high) * advantage
     held = weighted > limited
-    return -tl.where(held, limited, weighted), tl.where(held, 0.0, -weighted)
+    return -tl.where(held, limited, weighted), tl.where(held, 0.0, -weighted), held
 
 
 @triton.jit

@@ -13,11 +13,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "GAE": "ops.returns",
+    "GRPOTerms": "ops.policy_losses",
     "PPOTerms": "ops.policy_losses",
     "compute_gae": "ops.compat",
     "compute_gae_batched": "ops.compat",
     "compute_gae_batched_f32": "ops.compat",
     "gae": "ops.returns",
+    "grpo_loss": "ops.policy_losses",
     "ppo_loss": "ops.policy_losses",
     "CartPole": "envs.rlox_api",
     "VecEnv": "envs.rlox_api",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -62,6 +63,14 @@ def integer(name: str, value: Any, stop: int) -> int:
     if not 0 <= number < stop:
         raise ValueError(f"{name}: expected an integer in [0, {stop}), got {number}")
     return number
+
+
+def choice(name: str, value: Any, choices: Sequence[str]) -> int:
+    """The place of ``value`` among ``choices``; ValueError if it is none of them."""
+    for place, known in enumerate(choices):
+        if isinstance(value, str) and value == known:
+            return place
+    raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
 
 
 def truncation_pair(truncated: Any, final_values: Any) -> None:

@@ -105,6 +105,30 @@ def ppo_loss_raw(
     and dtypes; the code (that of a floating-point type) is checked.
     """
 
+def grpo_loss_raw(
+    tokens: tuple[int, ...],
+    per_token: bool,
+    gradient: int,
+    terms: tuple[int, ...],
+    size: tuple[int, ...],
+    code: int,
+    interval: tuple[float, float],
+    kl: tuple[float, int],
+    per_sequence: bool,
+    aggregation: tuple[int, float],
+    /,
+) -> None:
+    """The loss of GRPO and its relatives, of contiguous ``[B, T]`` memory; ``size`` is ``(B, T)``.
+
+    ``tokens`` are the addresses of log-probabilities, old ones, advantages (``[B, T]`` if
+    ``per_token``, else ``[B]``), and of the reference's log-probabilities and the mask of bytes or
+    0; ``terms`` those of the loss, its three parts and the scales ``[B]``, of the type that sums
+    have. ``gradient``, unless 0, is room for ``[B, T]``, to be multiplied by the scales.
+
+    ``kl`` is the coefficient and 0, 1, 2 for k1, k2, k3; ``aggregation`` is 0, 1, 2 for the
+    sequence's tokens, a constant and all tokens, with the constant.
+    """
+
 def scaled_raw(
     gradient: int, scale: int, factor: int, out: int, rows: int, columns: int, code: int, /
 ) -> None:

@@ -5,13 +5,15 @@ process of its own, by test_kernels_interpreter.py.
 """
 
 import kernel_cases
+import policy_losses_kernel_cases
 import pytest
 
 from rlox_gpu import _dispatch
 
-for _name, _check in vars(kernel_cases).copy().items():
-    if _name.startswith("check_"):
-        globals()["test_" + _name.removeprefix("check_")] = _check
+for _cases in (kernel_cases, policy_losses_kernel_cases):
+    for _name, _check in vars(_cases).copy().items():
+        if _name.startswith("check_"):
+            globals()["test_" + _name.removeprefix("check_")] = _check
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import _rust
-from .._checks import finite_number
+from .._checks import choice, finite_number
 from ._arguments import FLAGS, FLOATS, address, check_dtype, check_like, dtype_name
 
 # old_log_probs, advantages, returns, values, old_values or None, mask or None
@@ -84,3 +84,92 @@ def ppo_into_rust(
 def optional_addresses(arrays: Sequence[Any]) -> tuple[int, ...]:
     """The arrays' addresses, 0 for None."""
     return tuple(0 if x is None else address(x) for x in arrays)
+
+
+KL_KINDS = ("k1", "k2", "k3")
+RATIO_LEVELS = ("token", "sequence")
+AGGREGATIONS = ("grpo", "dr_grpo", "dapo")
+
+
+class GRPORules(NamedTuple):
+    """The settings of ``grpo_loss`` as numbers; choices are places in their tuples."""
+
+    low: float
+    high: float
+    kl_coef: float
+    kl_kind: int
+    per_sequence: bool
+    aggregation: int
+    max_tokens: float
+
+
+def grpo_rules(
+    clip: tuple[Any, Any], kl: tuple[Any, Any, Any], ratio_level: Any, aggregation: tuple[Any, Any]
+) -> GRPORules:
+    """The settings, checked; TypeError or ValueError names the one that does not fit."""
+    below, above = (
+        math.inf if x is None else finite_number(name, x)
+        for name, x in zip(("clip_eps_low", "clip_eps_high"), clip, strict=True)
+    )
+    kl_coef, kl_kind, reference = finite_number("kl_coef", kl[0]), kl[1], kl[2]
+    if kl_coef and reference is None:
+        raise ValueError("ref_logprobs: expected an array where kl_coef is not zero, got None")
+    way, max_tokens = choice("aggregation", aggregation[0], AGGREGATIONS), aggregation[1]
+    if (AGGREGATIONS[way] == "dr_grpo") is (max_tokens is None):
+        raise ValueError(
+            f'max_tokens: expected a number for aggregation="dr_grpo" and only there, got '
+            f"{max_tokens!r} for {aggregation[0]!r}"
+        )
+    tokens = 1.0 if max_tokens is None else finite_number("max_tokens", max_tokens)
+    if not tokens:
+        raise ValueError("max_tokens: expected a positive number, got 0")
+    return GRPORules(
+        1.0 - below,
+        1.0 + above,
+        kl_coef,
+        choice("kl_kind", kl_kind, KL_KINDS),
+        RATIO_LEVELS[choice("ratio_level", ratio_level, RATIO_LEVELS)] == "sequence",
+        way,
+        tokens,
+    )
+
+
+def check_grpo(
+    logprobs: Any, old_logprobs: Any, advantages: Any, ref_logprobs: Any, mask: Any
+) -> None:
+    """Raise unless the arrays of ``grpo_loss`` fit each other; ``logprobs`` sets the tone."""
+    check_dtype("logprobs", logprobs, FLOATS)
+    shape = tuple(logprobs.shape)
+    if len(shape) != 2:
+        raise ValueError(f"logprobs: expected shape [B, T], got {shape}")
+    check_like("old_logprobs", old_logprobs, "logprobs", logprobs)
+    per_token = getattr(advantages, "ndim", 1) == 2
+    check_like(
+        "advantages", advantages, "logprobs", logprobs, shape=shape if per_token else shape[:1]
+    )
+    if ref_logprobs is not None:
+        check_like("ref_logprobs", ref_logprobs, "logprobs", logprobs)
+    check_mask(mask, "logprobs", logprobs, shape)
+
+
+def grpo_into_rust(
+    arrays: Sequence[Any], gradient: Any | None, terms: tuple[Any, Any, Any], rules: GRPORules
+) -> None:
+    """Write loss, parts ``[3]`` and scale ``[B]``, and the gradient if it is given.
+
+    ``arrays`` are log-probabilities, old ones, advantages, and the reference's and the mask or
+    None; all are contiguous, the mask is bool.
+    """
+    low, high, kl_coef, kl_kind, per_sequence, aggregation, max_tokens = rules
+    _rust.grpo_loss_raw(
+        optional_addresses(arrays),
+        arrays[2].ndim == 2,
+        0 if gradient is None else address(gradient),
+        optional_addresses(terms),
+        tuple(arrays[0].shape),
+        FLOATS[dtype_name(arrays[0])],
+        (low, high),
+        (kl_coef, kl_kind),
+        per_sequence,
+        (aggregation, max_tokens),
+    )

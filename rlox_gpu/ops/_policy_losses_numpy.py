@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ._policy_losses_common import check_ppo, ppo_into_rust, real_name
+from ._policy_losses_common import (
+    GRPORules,
+    check_grpo,
+    check_ppo,
+    grpo_into_rust,
+    ppo_into_rust,
+    real_name,
+)
 
 
 def ppo_loss(logits: Any, actions: Any, *rest: Any) -> tuple[Any, ...]:
@@ -17,6 +24,15 @@ def ppo_loss(logits: Any, actions: Any, *rest: Any) -> tuple[Any, ...]:
     loss, parts, scale = (np.empty(n, real_name(logits)) for n in (1, 5, 1))
     columns = (*numbers, _flags(columns[5]))
     ppo_into_rust(logits, actions, columns, None, (loss, parts, scale), coefficients)
+    return _scalars(loss, parts)
+
+
+def grpo_loss(*arguments: Any) -> tuple[Any, ...]:
+    """``rlox_gpu.grpo_loss`` for arrays: the five of them and the rules."""
+    check_grpo(*arguments[:5])
+    arrays = (*map(_contiguous, arguments[:4]), _flags(arguments[4]))
+    loss, parts, scale = (np.empty(n, real_name(arrays[0])) for n in (1, 3, len(arrays[0])))
+    grpo_into_rust(arrays, None, (loss, parts, scale), GRPORules(*arguments[5:]))
     return _scalars(loss, parts)
 
 

@@ -8,7 +8,14 @@ import torch
 
 from .. import _dispatch, _rust
 from ._arguments import FLOATS, dtype_name
-from ._policy_losses_common import check_ppo, ppo_into_rust, real_name
+from ._policy_losses_common import (
+    GRPORules,
+    check_grpo,
+    check_ppo,
+    grpo_into_rust,
+    ppo_into_rust,
+    real_name,
+)
 
 _Tensors = tuple[torch.Tensor, ...]
 
@@ -23,6 +30,18 @@ def ppo_loss(logits: Any, actions: Any, *rest: Any) -> _Tensors:
         constants = [x.detach() if isinstance(x, torch.Tensor) else x for x in rest]
         constants[3] = values
         loss, parts, _, _ = _ppo_op(logits, actions, *constants)
+    return loss, *parts.unbind()
+
+
+def grpo_loss(logprobs: Any, *rest: Any) -> _Tensors:
+    """``rlox_gpu.grpo_loss`` for tensors: the five of them and the rules."""
+    arrays = (logprobs, *rest[:4])
+    check_grpo(*arrays)
+    if _without_gradient(arrays, (logprobs,)):
+        loss, parts, _, _ = _grpo_body(logprobs, *rest, with_gradient=False)
+    else:
+        constants = [x.detach() if isinstance(x, torch.Tensor) else x for x in rest]
+        loss, parts, _, _ = _grpo_op(logprobs, *constants)
     return loss, *parts.unbind()
 
 
@@ -87,6 +106,41 @@ def _ppo_backward(ctx: Any, factor: torch.Tensor, *_: Any) -> tuple[Any, ...]:
     d_logits = scaled[: logits_shape.numel()].view(logits_shape)
     d_values = scaled[logits_shape.numel() :].view(shape)
     return d_logits, None, None, None, None, d_values, None, None, None, None, None
+
+
+def _grpo_allocated(logprobs: torch.Tensor) -> _Tensors:
+    """Loss, its parts, the scale of each row of the gradient, and the unscaled gradient."""
+    reals = (_reals(logprobs, *size) for size in ((), (3,), (len(logprobs),)))
+    return *reals, logprobs.new_empty(logprobs.shape)
+
+
+def _grpo_body(*arguments: Any, with_gradient: bool = True) -> _Tensors:
+    check_grpo(*arguments[:5])
+    loss, parts, scale, gradient = _grpo_allocated(arguments[0])
+    arrays = (*map(_contiguous, arguments[:4]), _flags(arguments[4]))
+    into = grpo_into_rust if _dispatch.runs_in_rust(loss.device) else _grpo_into_triton
+    room = gradient if with_gradient else None
+    into(arrays, room, (loss, parts, scale), GRPORules(*arguments[5:]))
+    return loss, parts, scale, gradient
+
+
+def _grpo_into_triton(*arguments: Any) -> None:
+    from ..kernels.grpo_loss import launch_grpo_loss
+
+    launch_grpo_loss(*arguments)
+
+
+def _grpo_fake(*arguments: Any) -> _Tensors:
+    check_grpo(*arguments[:5])
+    return _grpo_allocated(arguments[0])
+
+
+def _grpo_setup(ctx: Any, inputs: tuple[Any, ...], output: _Tensors) -> None:
+    _keep_gradient(ctx, output)
+
+
+def _grpo_backward(ctx: Any, factor: torch.Tensor, *_: Any) -> tuple[Any, ...]:
+    return _scaled_op(*ctx.saved_tensors, factor), *(None,) * 11
 
 
 def _keep_gradient(ctx: Any, output: _Tensors) -> None:
@@ -154,4 +208,14 @@ _ppo_op = _dispatch.register(
     fake=_ppo_fake,
     setup_context=_ppo_setup,
     backward=_ppo_backward,
+)
+_grpo_op = _dispatch.register(
+    "grpo_loss(Tensor logprobs, Tensor old_logprobs, Tensor advantages, Tensor? ref_logprobs, "
+    "Tensor? mask, float low, float high, float kl_coef, int kl_kind, bool per_sequence, "
+    "int aggregation, float max_tokens) -> (Tensor, Tensor, Tensor, Tensor)",
+    cpu=_grpo_body,
+    cuda=_grpo_body,
+    fake=_grpo_fake,
+    setup_context=_grpo_setup,
+    backward=_grpo_backward,
 )

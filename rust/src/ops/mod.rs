@@ -2,6 +2,7 @@
 
 pub(crate) mod element;
 pub(crate) mod gae;
+pub(crate) mod grpo_loss;
 mod line;
 pub(crate) mod ppo_loss;
 pub mod random;

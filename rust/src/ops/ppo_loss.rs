@@ -19,7 +19,7 @@
 
 use super::element::{Element, Real, each};
 use super::registers::{self, Arch, Task};
-use super::surrogate::{clamp, surrogate};
+use super::surrogate::{clamp, surrogate, total};
 use super::transcendental::Transcendental;
 use crate::pool::{self, PoolError};
 
@@ -407,18 +407,4 @@ impl<R: Real + Transcendental> Block<R> {
             *sum += total(part);
         }
     }
-}
-
-/// The sum of all lanes, by halves.
-#[inline(always)]
-pub(super) fn total<R: Real>(lanes: &[R; LANES]) -> f64 {
-    let mut lanes = *lanes;
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for lane in 0..width {
-            lanes[lane] = lanes[lane] + lanes[lane + width];
-        }
-    }
-    lanes[0].to_f64()
 }

@@ -9,12 +9,14 @@ use pyo3::prelude::*;
 use super::arrays::Code;
 use super::ops::slice_at;
 use crate::ops::element::{Element, Real};
+use crate::ops::grpo_loss::{self as grpo, Aggregation, Kind, Rules, Tokens};
 use crate::ops::ppo_loss::{self as ppo, Coefficients, Columns, Gradient, Samples, Terms};
 use crate::ops::surrogate;
 use crate::ops::transcendental::Transcendental;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ppo_loss_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(grpo_loss_raw, module)?)?;
     module.add_function(wrap_pyfunction!(scaled_raw, module)?)
 }
 
@@ -95,6 +97,98 @@ fn categorical<V: Element<Real: Transcendental>>(
     // SAFETY: the caller vouches for the places of the results.
     unsafe { write_terms::<V::Real>(&found, terms) };
     Ok(())
+}
+
+/// The five arrays of [`grpo_loss_raw`]: addresses, 0 where absent.
+type TokenAddresses = (usize, usize, usize, usize, usize);
+
+/// The losses of the GRPO family, of contiguous memory.
+#[pyfunction]
+#[pyo3(signature = (
+    tokens, per_token, gradient, terms, size, code, interval, kl, per_sequence, aggregation, /
+))]
+fn grpo_loss_raw(
+    py: Python<'_>,
+    tokens: TokenAddresses,
+    per_token: bool,
+    gradient: usize,
+    terms: TermAddresses,
+    size: (usize, usize),
+    code: usize,
+    interval: (f64, f64),
+    kl: (f64, usize),
+    per_sequence: bool,
+    aggregation: (usize, f64),
+) -> PyResult<()> {
+    let rules = rules(interval, kl, per_sequence, aggregation)?;
+    with_float!(
+        code,
+        grpo_loss(py, tokens, per_token, gradient, terms, size, rules)
+    )
+}
+
+fn grpo_loss<V: Element<Real: Transcendental>>(
+    py: Python<'_>,
+    (logprobs, old_logprobs, advantages, ref_logprobs, mask): TokenAddresses,
+    per_token: bool,
+    gradient: usize,
+    (loss, parts, scale): TermAddresses,
+    (rows, length): (usize, usize),
+    rules: Rules,
+) -> PyResult<()> {
+    let count = rows * length;
+    // SAFETY: the caller vouches for `[B, T]` aligned elements, or `[B]` advantages, and for the
+    // places of the results.
+    let (tokens, gradient, scale) = unsafe {
+        let tokens = Tokens::<V> {
+            logprobs: slice_at(logprobs, count),
+            old_logprobs: slice_at(old_logprobs, count),
+            advantages: slice_at(advantages, if per_token { count } else { rows }),
+            ref_logprobs: (ref_logprobs != 0).then(|| &*slice_at(ref_logprobs, count)),
+            mask: (mask != 0).then(|| &*slice_at(mask, count)),
+            rows,
+            length,
+        };
+        let gradient = (gradient != 0).then(|| slice_at(gradient, count));
+        (tokens, gradient, slice_at(scale, rows))
+    };
+    let found = py
+        .detach(|| grpo::grpo_loss(tokens, rules, gradient, scale))
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let found = found.map(V::Real::from_f64);
+    // SAFETY: as above.
+    unsafe {
+        slice_at(loss, 1)[0] = found[0];
+        slice_at(parts, 3).copy_from_slice(&found[1..]);
+    }
+    Ok(())
+}
+
+fn rules(
+    (low, high): (f64, f64),
+    (kl_coef, kind): (f64, usize),
+    per_sequence: bool,
+    (aggregation, tokens): (usize, f64),
+) -> PyResult<Rules> {
+    let kinds = [Kind::K1, Kind::K2, Kind::K3];
+    let ways = [
+        Aggregation::Sequence,
+        Aggregation::Constant(tokens),
+        Aggregation::Token,
+    ];
+    match (kinds.get(kind), ways.get(aggregation)) {
+        (Some(&kind), Some(&aggregation)) => Ok(Rules {
+            low,
+            high,
+            kl_coef,
+            kind,
+            per_sequence,
+            aggregation,
+        }),
+        _ => Err(PyValueError::new_err(format!(
+            "kind and aggregation must be between 0 and 2, not {kind} and {aggregation}"
+        ))),
+    }
 }
 
 /// `out[r, c] = gradient[r, c] * scale[r] * factor`.
