@@ -16,15 +16,15 @@ import triton.language as tl
 from ._runtime import current
 from .surrogate import surrogate
 
-_MOST_TOKENS = 1024
+_MOST_BYTES = 4096
 _LEAST_TOKENS = 128
 _ENOUGH_PROGRAMS = 512
 _ROWS = 128
 
 
-def grpo_config(rows: int, length: int, per_sequence: bool) -> tuple[int, int, int]:
+def grpo_config(rows: int, length: int, itemsize: int, per_sequence: bool) -> tuple[int, int, int]:
     """Tokens of a block, blocks of a program, and programs of a sequence."""
-    block = min(_MOST_TOKENS, max(_LEAST_TOKENS, triton.next_power_of_2(length)))
+    block = min(_MOST_BYTES // itemsize, max(_LEAST_TOKENS, triton.next_power_of_2(length)))
     blocks = max(1, triton.cdiv(length, block))
     wanted = 1 if per_sequence else max(1, _ENOUGH_PROGRAMS // max(rows, 1))
     turns = triton.cdiv(blocks, min(blocks, wanted))
@@ -275,7 +275,7 @@ def launch_grpo_loss(
         for x in terms:
             x.zero_()
         return
-    block, turns, splits = grpo_config(rows, length, per_sequence)
+    block, turns, splits = grpo_config(rows, length, loss.element_size(), per_sequence)
     common = {
         "ACCUMULATOR": tl.float64 if loss.dtype is torch.float64 else tl.float32,
         "num_warps": 4,

@@ -23,17 +23,17 @@ _MAX_PROGRAMS = 512
 _PARTS = 6
 
 
-def ppo_config(count: int, width: int, itemsize: int) -> tuple[int, int, int]:
-    """Rows of a block, blocks of a program, and programs, for ``count`` samples of ``width``.
+def ppo_config(count: int, width: int, itemsize: int) -> tuple[int, int, int, int]:
+    """Rows of a block, blocks of a program, programs, and warps, for ``count`` rows of ``width``.
 
     A sample per thread, so that columns are read side by side whatever ``count`` is, as long as
     the registers of a thread hold a sample.
     """
-    threads = 32 * _WARPS
-    rows = threads if width * itemsize <= 128 else max(1, _TILE // width)
+    widest, tile = (32, _TILE) if itemsize == 4 else (8, _TILE // 4)
+    rows = 32 * _WARPS if width <= widest else max(1, tile // width)
     blocks = triton.cdiv(count, rows)
     turns = blocks if blocks <= _ALONE else triton.cdiv(blocks, _MAX_PROGRAMS)
-    return rows, turns, triton.cdiv(blocks, turns)
+    return rows, turns, triton.cdiv(blocks, turns), _WARPS if width <= _TILE // 2 else 4 * _WARPS
 
 
 @triton.jit
@@ -230,7 +230,7 @@ def _launch(kernel, arrays, count, width, shape, gradient, terms, coefficients):
             x.zero_()
         return
     loss = terms[0]
-    rows, turns, programs = ppo_config(count, width, loss.element_size())
+    rows, turns, programs, warps = ppo_config(count, width, loss.element_size())
     accumulator = tl.float64 if loss.dtype is torch.float64 else tl.float32
     partials = loss.new_empty(_PARTS * programs) if programs > 1 else None
     with current(loss.device):
@@ -244,7 +244,7 @@ def _launch(kernel, arrays, count, width, shape, gradient, terms, coefficients):
             *coefficients,
             ACCUMULATOR=accumulator,
             BLOCK_N=rows,
-            num_warps=_WARPS,
+            num_warps=warps,
             # Lanes that share a row add its products in different orders; only unfused they agree.
             enable_fp_fusion=False,
             **shape,

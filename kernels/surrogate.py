@@ -15,7 +15,7 @@ _BLOCK = 1024
 
 @triton.jit
 def surrogate(ratio, advantage, low, high):
-    """``-min(r A, clip(r, low, high) A)``, its derivative with respect to ``log r``, clip holds or not.
+    """``-min(r A, clip(r, low, high) A)``, its slope in ``log r``, and whether the clip holds.
 
     The first two are NaN where an input is.
     """

@@ -21,6 +21,8 @@ _HOME = {
     "gae": "ops.returns",
     "grpo_loss": "ops.policy_losses",
     "ppo_loss": "ops.policy_losses",
+    "CategoricalSample": "ops.sampling",
+    "sample_categorical": "ops.sampling",
     "CartPole": "envs.rlox_api",
     "VecEnv": "envs.rlox_api",
     "GymVecEnv": "envs.gymnasium",

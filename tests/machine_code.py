@@ -3,6 +3,7 @@
 Run as a program it prints the registers of each: ``python tests/machine_code.py``.
 """
 
+from functools import partial
 from itertools import product
 from pathlib import Path
 from unittest import mock
@@ -18,7 +19,9 @@ import triton
 from simulation import simulated
 
 import rlox_gpu
+import rlox_gpu.ops._sampling_torch  # defines the backward op
 from rlox_gpu.ops.random import permutation, uniform
+from rlox_gpu.ops.sampling import sample_categorical
 
 ARCHITECTURES = (80, 90, 100, 120)
 
@@ -74,6 +77,43 @@ def _random_cases():
     yield "permutation", lambda: permutation(1024, seed=0, step=0)
 
 
+def _sampling_cases():
+    backward = torch.ops.rlox_gpu.sample_categorical_backward
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for classes, dtype in product((2, 64, 500, 50257), dtypes):
+        logits = torch.zeros(8, classes, dtype=dtype)
+        name = f"{classes}-{str(dtype)[6:]}"
+        yield f"categorical-{name}", lambda x=logits: sample_categorical(x, seed=0, step=0)
+        rows = torch.zeros(8, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+        saved = (logits, rows, rows, torch.zeros(8, dtype=torch.int64), rows, rows)
+        yield f"categorical-backward-{name}", lambda x=saved: backward(*x)
+    wide, step = torch.zeros(2**17, 2), torch.tensor(1)
+    yield "categorical-wide", lambda: sample_categorical(wide, seed=0, step=0)
+    yield "categorical-step", lambda: sample_categorical(torch.zeros(8, 2), seed=0, step=step)
+
+
+def _policy_loss_cases():
+    """Samples and tokens enough for a second launch; the widest rows that a thread holds."""
+    from rlox_gpu.ops import _policy_losses_torch as losses
+
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    sizes = [*product((6, 4096), dtypes), *product((2, 16, 32, 64), (torch.float32, torch.float64))]
+    for actions, dtype in sizes:
+        column = torch.zeros(2048, dtype=dtype)
+        arrays = (torch.zeros(2048, actions, dtype=dtype), torch.zeros(2048).long())
+        arguments = (*arrays, *[column] * 5, column != 0, 0.2, 0.5, 0.01)
+        yield f"ppo-loss-{actions}-{str(dtype)[6:]}", partial(losses._ppo_body, *arguments)
+    levels = [*product(dtypes, (2,), (False, True), (0,))]
+    levels += [(torch.float32, 0, False, 1), (torch.float32, 1, False, 2)]
+    for dtype, kind, per_sequence, aggregation in levels:
+        x = torch.zeros(4, 2048, dtype=dtype)
+        rules = (0.8, 1.2, 0.1, kind, per_sequence, aggregation, 1.0)
+        name = f"grpo-loss-{str(dtype)[6:]}-k{kind + 1}-{'sequence' if per_sequence else 'token'}"
+        yield name, partial(losses._grpo_body, x, x, x, x, x != 0, *rules)
+    gradient = torch.zeros(2048)
+    yield "scaled", partial(losses._scaled_triton, gradient, gradient[:1], gradient[0])
+
+
 def register_report(arch):
     """One dict per kernel: its name, registers, spills, stack and shared memory."""
     compiled = []
@@ -84,10 +124,17 @@ def register_report(arch):
 
     report = []
     with simulated(arch=arch), mock.patch.object(triton.runtime.JITFunction, "run", compile_only):
-        for name, call in (*_gae_cases(), *_random_cases()):
+        for name, call in (
+            *_gae_cases(),
+            *_random_cases(),
+            *_sampling_cases(),
+            *_policy_loss_cases(),
+        ):
             call()
-            (resources,) = ptxsim.ptxas_info(compiled.pop().asm["ptx"]).values()
-            report.append({"kernel": name, "arch": arch, **resources})
+            for launched in compiled:
+                ((kernel, resources),) = ptxsim.ptxas_info(launched.asm["ptx"]).items()
+                report.append({"kernel": f"{name} {kernel}", "arch": arch, **resources})
+            compiled.clear()
     return report
 
 

@@ -18,7 +18,8 @@ def ppo_reference(
 ):
     """The six numbers of PPO's loss of a categorical policy (Schulman et al., 2017)."""
     log_probs, entropies = [], []
-    for row, action in zip(_f64(logits).reshape(-1, np.shape(logits)[-1]), np.ravel(actions)):
+    rows = _f64(logits).reshape(-1, np.shape(logits)[-1])
+    for row, action in zip(rows, np.ravel(actions), strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):
             log_p = row - row.max() - np.log(np.exp(row - row.max()).sum())
             p = np.exp(log_p)

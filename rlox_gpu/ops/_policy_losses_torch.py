@@ -162,9 +162,7 @@ def _flags(mask: Any) -> Any:
     return flags.contiguous().view(torch.uint8)
 
 
-def _scaled_rust(
-    gradient: torch.Tensor, scale: torch.Tensor, factor: torch.Tensor
-) -> torch.Tensor:
+def _scaled_rust(gradient: torch.Tensor, scale: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     out = torch.empty_like(gradient)
     rows = scale.numel()
     _rust.scaled_raw(

@@ -42,6 +42,7 @@ pub trait Real:
 
     const ZERO: Self;
     const ONE: Self;
+    const NEG_INFINITY: Self;
 
     fn from_f64(x: f64) -> Self;
 
@@ -87,6 +88,7 @@ macro_rules! impl_real {
 
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
+            const NEG_INFINITY: Self = <$type>::NEG_INFINITY;
 
             #[inline(always)]
             fn from_f64(x: f64) -> Self {

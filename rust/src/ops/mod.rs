@@ -1,9 +1,11 @@
 //! Array operations on strided arrays in memory.
 
+pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod gae;
 pub(crate) mod grpo_loss;
 mod line;
+pub(crate) mod noise;
 pub(crate) mod ppo_loss;
 pub mod random;
 mod registers;

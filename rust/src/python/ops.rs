@@ -51,3 +51,15 @@ pub(super) unsafe fn slice_at<T>(address: usize, count: usize) -> &'static mut [
     // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts_mut(address as *mut T, count) }
 }
+
+/// Memory named by its address, to be read.
+///
+/// # Safety
+/// As for [`std::slice::from_raw_parts`], except that an empty slice may have any address.
+pub(super) unsafe fn slice_of<T>(address: usize, count: usize) -> &'static [T] {
+    if count == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(address as *const T, count) }
+}
