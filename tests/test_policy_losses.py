@@ -370,7 +370,7 @@ _BAD_GRPO = {
     "reference dtype": ({"ref_logprobs": torch.zeros(4, 6).half()}, TypeError, "ref_logprobs"),
     "no reference": ({"kl_coef": 0.1}, ValueError, "ref_logprobs"),
     "kl_kind": ({"kl_kind": "k4"}, ValueError, "kl_kind"),
-    "ratio_level": ({"ratio_level": None}, ValueError, "ratio_level"),
+    "ratio_level": ({"ratio_level": None}, TypeError, "ratio_level"),
     "aggregation": ({"aggregation": "mean"}, ValueError, "aggregation"),
     "max_tokens missing": ({"aggregation": "dr_grpo"}, ValueError, "max_tokens"),
     "max_tokens of no use": ({"max_tokens": 5}, ValueError, "max_tokens"),

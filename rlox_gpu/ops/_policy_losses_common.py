@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from .. import _rust
 from .._checks import choice, finite_number
 from ._arguments import FLAGS, FLOATS, address, check_dtype, check_like, dtype_name
+from ._kl_arguments import KINDS
 
 # old_log_probs, advantages, returns, values, old_values or None, mask or None
 Columns = Sequence[Any]
@@ -86,9 +87,8 @@ def optional_addresses(arrays: Sequence[Any]) -> tuple[int, ...]:
     return tuple(0 if x is None else address(x) for x in arrays)
 
 
-KL_KINDS = ("k1", "k2", "k3")
-RATIO_LEVELS = ("token", "sequence")
-AGGREGATIONS = ("grpo", "dr_grpo", "dapo")
+RATIO_LEVELS = {"token": False, "sequence": True}
+AGGREGATIONS = {"grpo": 0, "dr_grpo": 1, "dapo": 2}
 
 
 class GRPORules(NamedTuple):
@@ -115,7 +115,7 @@ def grpo_rules(
     if kl_coef and reference is None:
         raise ValueError("ref_logprobs: expected an array where kl_coef is not zero, got None")
     way, max_tokens = choice("aggregation", aggregation[0], AGGREGATIONS), aggregation[1]
-    if (AGGREGATIONS[way] == "dr_grpo") is (max_tokens is None):
+    if (way == AGGREGATIONS["dr_grpo"]) is (max_tokens is None):
         raise ValueError(
             f'max_tokens: expected a number for aggregation="dr_grpo" and only there, got '
             f"{max_tokens!r} for {aggregation[0]!r}"
@@ -127,8 +127,8 @@ def grpo_rules(
         1.0 - below,
         1.0 + above,
         kl_coef,
-        choice("kl_kind", kl_kind, KL_KINDS),
-        RATIO_LEVELS[choice("ratio_level", ratio_level, RATIO_LEVELS)] == "sequence",
+        choice("kl_kind", kl_kind, KINDS),
+        bool(choice("ratio_level", ratio_level, RATIO_LEVELS)),
         way,
         tokens,
     )
