@@ -29,7 +29,7 @@ def ppo_config(count: int, width: int, itemsize: int) -> tuple[int, int, int, in
     A sample per thread, so that columns are read side by side whatever ``count`` is, as long as
     the registers of a thread hold a sample.
     """
-    widest, tile = (32, _TILE) if itemsize == 4 else (8, _TILE // 4)
+    widest, tile = (32, _TILE) if itemsize == 4 else (8, _TILE // 8)
     rows = 32 * _WARPS if width <= widest else max(1, tile // width)
     blocks = triton.cdiv(count, rows)
     turns = blocks if blocks <= _ALONE else triton.cdiv(blocks, _MAX_PROGRAMS)

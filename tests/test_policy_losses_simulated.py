@@ -22,10 +22,10 @@ def test_losses_in_every_dtype_on_every_architecture(arch, dtype):
         cases.compare_grpo("cpu", inputs, ratio_level="sequence", clip_eps_low=0.01)
 
 
-@pytest.mark.parametrize("count", [1, 1000, 5000])
-def test_ppo_at_ragged_sizes(count):
+@pytest.mark.parametrize(("count", "actions"), [(1, 5), (1000, 5), (5000, 5), (200, 40)])
+def test_ppo_at_ragged_sizes(count, actions):
     with simulated() as simulation:
-        cases.compare_ppo("cpu", make_ppo_inputs(1, count, 5))
+        cases.compare_ppo("cpu", make_ppo_inputs(1, count, actions))
     # Without and with a gradient, each one launch, two for many samples; and the scaling.
     assert len(simulation.launches) == (5 if count == 5000 else 3)
 
