@@ -17,16 +17,32 @@ def unit_number(name: str, value: Any) -> float:
     ValueError
         If it is outside [0, 1] or NaN.
     """
-    number = value if type(value) is float else _real(name, value)
+    number = value if type(value) is float else _real(name, value, "in [0, 1]")
     if not 0.0 <= number <= 1.0:
         shown = "NaN" if math.isnan(number) else repr(number)
         raise ValueError(f"{name}: expected a number in [0, 1], got {shown}")
     return number
 
 
-def _real(name: str, value: Any) -> float:
+def nonnegative(name: str, value: Any) -> float:
+    """``value`` as a float of at least zero; infinity is one.
+
+    Raises
+    ------
+    TypeError
+        If it is no plain real number.
+    ValueError
+        If it is negative or NaN.
+    """
+    number = _real(name, value, "of at least 0")
+    if not number >= 0.0:
+        raise ValueError(f"{name}: expected a number of at least 0, got {number!r}")
+    return number
+
+
+def _real(name: str, value: Any, which: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a plain number in [0, 1], got {described(value)}")
+        raise TypeError(f"{name}: expected a plain number {which}, got {described(value)}")
     return float(value)
 
 
