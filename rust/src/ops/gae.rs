@@ -11,10 +11,10 @@
 
 use std::ops::Range;
 
-use super::element::{Real, each, lanes};
-use super::line::Powers;
-use super::registers::{self, Arch, Task};
-use super::scan::{Coefficients, Recurrence, State, line_blocks, walk_line, walk_rows};
+use super::element::{Real, lanes};
+use super::line::{self, Powers};
+use super::registers::{self, Arch, Register, Task};
+use super::scan::{Coefficients, Recurrence, State, walk_line, walk_rows};
 use super::strided::{FlagSource, Rows, RowsMut, Sink, Source};
 use super::tiles::{Drain, Feed, FlagFeed};
 use crate::pool::{self, PoolError};
@@ -263,9 +263,8 @@ fn block_by_lines<R: Real, A: Arch, const TRUNCATION: bool>(
     outputs: &mut Outputs<'_, R>,
     buffers: &mut Buffers<R>,
 ) {
-    let powers = Powers::<R::Register<A>>::new(buffers.decay);
+    let powers = (buffers.decay != R::ZERO).then(|| Powers::<R::Register<A>>::new(buffers.decay));
     let length = inputs.times.min(LINE);
-    let mut blocks = line_blocks(length);
     let mut states = vec![(R::ZERO, R::ZERO); TILE / length];
     let mut first = 0;
     while first < inputs.envs {
@@ -287,7 +286,7 @@ fn block_by_lines<R: Real, A: Arch, const TRUNCATION: bool>(
             let [mut advantages, mut returns] = drains.rows(&mut outputs);
             for (index, state) in states.iter_mut().enumerate().take(envs.len()) {
                 let outputs = [advantages.row(index), returns.row(index)];
-                walk_line(&model, index, &powers, state, &mut blocks, outputs);
+                walk_line(&model, index, powers.as_ref(), state, outputs);
             }
             drains.flush(&mut outputs);
             end = times.start;
@@ -410,60 +409,62 @@ impl<'a, R: Real, const TRUNCATION: bool> Recurrence for Gae<'a, R, TRUNCATION> 
     }
 
     #[inline(always)]
+    fn block(slices: &Self::Slices, start: usize) -> Self::Slices {
+        let (mut truncated, mut final_values) = (slices.truncated, slices.final_values);
+        if TRUNCATION {
+            truncated = &truncated[start..][..line::BLOCK];
+            final_values = &final_values[start..][..line::BLOCK];
+        }
+        GaeSlices {
+            rewards: &slices.rewards[start..][..line::BLOCK],
+            values: &slices.values[start..][..line::BLOCK],
+            terminated: &slices.terminated[start..][..line::BLOCK],
+            truncated,
+            final_values,
+        }
+    }
+
+    #[inline(always)]
     fn values(slices: &Self::Slices) -> &'a [R] {
         slices.values
     }
 
     #[inline(always)]
-    fn coefficients<const L: usize>(
+    fn coefficients<V: Register<Real = R>>(
         &self,
         slices: &Self::Slices,
         start: usize,
-        next_values: [R; L],
-    ) -> Coefficients<R, L> {
-        let rewards: [_; L] = lanes(slices.rewards, start);
-        let values: [_; L] = lanes(slices.values, start);
-        let goes_on: [_; L] = unset::<R, L>(slices.terminated, start);
+        values: V,
+        next_values: V,
+    ) -> Coefficients<V> {
+        let rewards = V::load(&slices.rewards[start..]);
+        let goes_on = V::unset(&slices.terminated[start..]);
         let mut next_values = next_values;
-        let mut decays: [_; L] = each(|lane| self.decay.masked(goes_on[lane]));
+        let mut decays = V::splat(self.decay).masked(goes_on);
         if TRUNCATION {
-            let runs_on: [_; L] = unset::<R, L>(slices.truncated, start);
-            let final_values: [_; L] = lanes(slices.final_values, start);
-            next_values =
-                each(|lane| R::choose(runs_on[lane], next_values[lane], final_values[lane]));
-            decays = each(|lane| decays[lane].masked(runs_on[lane]));
+            let runs_on = V::unset(&slices.truncated[start..]);
+            let final_values = V::load(&slices.final_values[start..]);
+            next_values = V::choose(runs_on, next_values, final_values);
+            decays = decays.masked(runs_on);
         }
-        let bootstrap: [_; L] = each(|lane| (self.gamma * next_values[lane]).masked(goes_on[lane]));
+        let bootstrap = V::splat(self.gamma).mul(next_values).masked(goes_on);
         Coefficients {
             decays,
-            offsets: each(|lane| rewards[lane] + bootstrap[lane] - values[lane]),
+            offsets: rewards.add(bootstrap).sub(values),
         }
     }
 
     #[inline(always)]
-    fn is_uncut(&self, slices: &Self::Slices, start: usize) -> bool {
-        let mut set = u128::from_ne_bytes(lanes(slices.terminated, start));
+    fn is_uncut(&self, block: &Self::Slices) -> bool {
+        let mut set = u128::from_ne_bytes(lanes(block.terminated, 0));
         if TRUNCATION {
-            set |= u128::from_ne_bytes(lanes(slices.truncated, start));
+            set |= u128::from_ne_bytes(lanes(block.truncated, 0));
         }
-        set == 0 && self.decay != R::ZERO
+        set == 0
     }
 
     #[inline(always)]
-    fn results<const L: usize>(
-        &self,
-        slices: &Self::Slices,
-        start: usize,
-        x: [R; L],
-    ) -> [[R; L]; 2] {
-        let values: [_; L] = lanes(slices.values, start);
-        [x, each(|lane| x[lane] + values[lane])]
+    fn results<V: Register<Real = R>>(&self, values: V, x: V) -> [V; 2] {
+        [x, x.add(values)]
     }
-}
-
-/// Masks of the flags that are not set.
-#[inline(always)]
-fn unset<R: Real, const L: usize>(flags: &[u8], start: usize) -> [R::Mask; L] {
-    let flags: [_; L] = lanes(flags, start);
-    each(|lane| R::mask(flags[lane] == 0))
 }

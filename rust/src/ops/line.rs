@@ -13,29 +13,11 @@ use super::registers::Register;
 pub const BLOCK: usize = 16;
 
 /// The registers of a block; types with fewer than four leave the last ones alone.
-type Block<V> = [V; 4];
+pub type Block<V> = [V; 4];
 
 /// How many registers a block takes.
-const fn registers<V: Register>() -> usize {
+pub const fn registers<V: Register>() -> usize {
     BLOCK / V::LANES
-}
-
-#[inline(always)]
-fn load<V: Register>(lanes: &[V::Real; BLOCK]) -> Block<V> {
-    let mut block = [V::splat(V::Real::ZERO); 4];
-    for (register, lanes) in block.iter_mut().zip(lanes.chunks_exact(V::LANES)) {
-        *register = V::load(lanes);
-    }
-    block
-}
-
-#[inline(always)]
-fn store<V: Register>(block: Block<V>) -> [V::Real; BLOCK] {
-    let mut lanes = [V::Real::ZERO; BLOCK];
-    for (register, lanes) in block.into_iter().zip(lanes.chunks_exact_mut(V::LANES)) {
-        register.store(lanes);
-    }
-    lanes
 }
 
 /// Register `index` of the block moved forward by `2^LEVEL` lanes, with `end` behind the block;
@@ -144,24 +126,16 @@ fn compose_level<V: Register, D: Decays<V>, const LEVEL: usize>(decays: &mut D, 
 /// A block of offsets to its solution, with decays that differ; `carry` is `x` behind the block in
 /// every lane and becomes `x` at its beginning.
 #[inline(always)]
-pub fn solve<V: Register>(
-    decays: &[V::Real; BLOCK],
-    offsets: &[V::Real; BLOCK],
-    carry: &mut V,
-) -> [V::Real; BLOCK] {
-    let x = compose(Varying(load(decays)), load(offsets), *carry);
+pub fn solve<V: Register>(decays: Block<V>, offsets: Block<V>, carry: &mut V) -> Block<V> {
+    let x = compose(Varying(decays), offsets, *carry);
     *carry = x[0].first();
-    store(x)
+    x
 }
 
 /// [`solve`] with one decay for all lanes, which is not zero.
 #[inline(always)]
-pub fn solve_uncut<V: Register>(
-    powers: &Powers<V>,
-    offsets: &[V::Real; BLOCK],
-    carry: &mut V,
-) -> [V::Real; BLOCK] {
-    let x = compose(powers, load(offsets), *carry);
+pub fn solve_uncut<V: Register>(powers: &Powers<V>, offsets: Block<V>, carry: &mut V) -> Block<V> {
+    let x = compose(powers, offsets, *carry);
     *carry = x[0].first();
-    store(x)
+    x
 }

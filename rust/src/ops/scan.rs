@@ -8,17 +8,16 @@
 //! A decay of zero cuts the trace: what lies behind is not multiplied by zero but left out, so that
 //! NaN or infinity there stays there.
 
-use super::element::{Real, each, lanes};
-use super::line::{BLOCK, Powers, solve, solve_uncut};
+use super::element::{Real, lanes};
+use super::line::{BLOCK, Block, Powers, registers, solve, solve_uncut};
 use super::registers::Register;
 use super::strided::RowsMut;
 
-/// The recurrence's coefficients in `L` lanes; aligned so that no vector crosses a cache line.
+/// What the recurrence takes from the transitions in the lanes of a register.
 #[derive(Clone, Copy)]
-#[repr(align(64))]
-pub struct Coefficients<R, const L: usize> {
-    pub decays: [R; L],
-    pub offsets: [R; L],
+pub struct Coefficients<V> {
+    pub decays: V,
+    pub offsets: V,
 }
 
 /// How transitions become coefficients, and the recurrence results.
@@ -31,29 +30,28 @@ pub trait Recurrence {
     /// One row.
     fn row(&self, index: usize) -> Self::Slices;
 
+    /// `BLOCK` elements of every slice from `start` on: what is known to be there needs no check.
+    fn block(slices: &Self::Slices, start: usize) -> Self::Slices;
+
     /// The values of the observations that the transitions start from.
     fn values(slices: &Self::Slices) -> &[Self::Real];
 
-    /// Decays and offsets of the `L` lanes from `start` on; `next_values` are the values that
-    /// follow if nothing ends.
-    fn coefficients<const L: usize>(
+    /// Decays and offsets of the lanes from `start` on; `next_values` are the values that follow
+    /// if nothing ends.
+    fn coefficients<V: Register<Real = Self::Real>>(
         &self,
         slices: &Self::Slices,
         start: usize,
-        next_values: [Self::Real; L],
-    ) -> Coefficients<Self::Real, L>;
+        values: V,
+        next_values: V,
+    ) -> Coefficients<V>;
 
-    /// Whether all lanes of a block from `start` on are known to have the decay of the [`Powers`]
-    /// that the walk is given, and that it is not zero. False is always right and costs only time.
-    fn is_uncut(&self, slices: &Self::Slices, start: usize) -> bool;
+    /// Whether all lanes of a block are known to have the decay of the [`Powers`] that the walk is
+    /// given. False is always right and costs only time.
+    fn is_uncut(&self, block: &Self::Slices) -> bool;
 
     /// What is written to the two outputs.
-    fn results<const L: usize>(
-        &self,
-        slices: &Self::Slices,
-        start: usize,
-        x: [Self::Real; L],
-    ) -> [[Self::Real; L]; 2];
+    fn results<V: Register<Real = Self::Real>>(&self, values: V, x: V) -> [V; 2];
 }
 
 /// What is handed backwards in time, for each environment.
@@ -66,16 +64,16 @@ pub struct State<R> {
 
 /// Run a body for all lanes: in groups of sixteen, then of four, then singly.
 macro_rules! for_groups {
-    ($width:expr, |$start:ident, $lanes:ident| $body:block) => {
+    ($width:expr, |$start:ident, $group:ident| $body:block) => {
         let width = $width;
         let mut $start = 0;
-        for_groups!(width, $start, $lanes, 16, $body);
-        for_groups!(width, $start, $lanes, 4, $body);
-        for_groups!(width, $start, $lanes, 1, $body);
+        for_groups!(width, $start, $group, 16, $body);
+        for_groups!(width, $start, $group, 4, $body);
+        for_groups!(width, $start, $group, 1, $body);
     };
-    ($width:ident, $start:ident, $lanes:ident, $count:literal, $body:block) => {
+    ($width:ident, $start:ident, $group:ident, $count:literal, $body:block) => {
         while $width - $start >= $count {
-            const $lanes: usize = $count;
+            type $group<R> = [R; $count];
             $body
             $start += $count;
         }
@@ -95,94 +93,83 @@ pub fn walk_rows<M: Recurrence>(
     for time in (0..times).rev() {
         let row = model.row(time);
         let mut outputs = [first.row(time), second.row(time)];
-        for_groups!(width, |start, L| {
-            step::<M, L>(model, &row, start, state, &mut outputs);
+        for_groups!(width, |start, V| {
+            step::<M, V<M::Real>>(model, &row, start, state, &mut outputs);
         });
     }
 }
 
 #[inline(always)]
-fn step<M: Recurrence, const L: usize>(
+fn step<M: Recurrence, V: Register<Real = M::Real>>(
     model: &M,
     row: &M::Slices,
     start: usize,
     state: &mut State<M::Real>,
     outputs: &mut [&mut [M::Real]; 2],
 ) {
-    let next_values: [_; L] = lanes(&state.next_values, start);
-    let carry: [_; L] = lanes(&state.carry, start);
-    let values: [_; L] = lanes(M::values(row), start);
-    let Coefficients { decays, offsets } = model.coefficients(row, start, next_values);
-    let kept: [_; L] = each(|lane| M::Real::mask(decays[lane] != M::Real::ZERO));
-    let x: [_; L] = each(|lane| offsets[lane] + (decays[lane] * carry[lane]).masked(kept[lane]));
-    let results = model.results::<L>(row, start, x);
-    let end = start + L;
-    outputs[0][start..end].copy_from_slice(&results[0]);
-    outputs[1][start..end].copy_from_slice(&results[1]);
-    state.carry[start..end].copy_from_slice(&x);
-    state.next_values[start..end].copy_from_slice(&values);
+    let values = V::load(&M::values(row)[start..]);
+    let next_values = V::load(&state.next_values[start..]);
+    let Coefficients { decays, offsets } = model.coefficients(row, start, values, next_values);
+    let x = offsets.add(decays.kept(V::load(&state.carry[start..])));
+    let results = model.results(values, x);
+    results[0].store(&mut outputs[0][start..]);
+    results[1].store(&mut outputs[1][start..]);
+    x.store(&mut state.carry[start..]);
+    values.store(&mut state.next_values[start..]);
 }
 
 /// Walk row `index`, a line of times of one trajectory, from its end to its beginning, from
 /// `state = (next value, x at the next time)` and to it.
-///
-/// `blocks` has room for all full blocks of the line. Forming their coefficients first keeps the
-/// compiler from mixing that work, in its own vectors, with the shifts of the solver.
 #[inline(always)]
 pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     model: &M,
     index: usize,
-    powers: &Powers<V>,
+    powers: Option<&Powers<V>>,
     state: &mut (M::Real, M::Real),
-    blocks: &mut [Coefficients<M::Real, BLOCK>],
     outputs: [&mut [M::Real]; 2],
 ) {
     let [first, second] = outputs;
     let line = model.row(index);
-    let values = M::values(&line);
-    let head = values.len() % BLOCK;
-    let blocks = &mut blocks[..values.len() / BLOCK];
-    let (mut next_value, x_next) = *state;
-    // Backwards like the walk itself: the processor's prefetcher sees one direction only.
-    if let Some((last, others)) = blocks.split_last_mut() {
-        let start = head + others.len() * BLOCK;
-        let mut next_values = [next_value; BLOCK];
-        next_values[..BLOCK - 1].copy_from_slice(&values[start + 1..]);
-        *last = model.coefficients(&line, start, next_values);
-        for (block, slot) in others.iter_mut().enumerate().rev() {
-            let start = head + block * BLOCK;
-            *slot = model.coefficients(&line, start, lanes(values, start + 1));
+    let line_values = M::values(&line);
+    let head = line_values.len() % BLOCK;
+    let mut later_values = V::splat(state.0);
+    let mut carry = V::splat(state.1);
+    for start in (head..line_values.len()).step_by(BLOCK).rev() {
+        let block = M::block(&line, start);
+        let mut values = [later_values; 4];
+        let mut decays: Block<V> = values;
+        let mut offsets: Block<V> = values;
+        for register in (0..registers::<V>()).rev() {
+            let at = register * V::LANES;
+            values[register] = V::load(&M::values(&block)[at..]);
+            let next_values = values[register].shift(1, later_values);
+            later_values = values[register];
+            let found = model.coefficients(&block, at, values[register], next_values);
+            decays[register] = found.decays;
+            offsets[register] = found.offsets;
         }
-        next_value = values[head];
-    }
-    let mut carry = V::splat(x_next);
-    for (block, Coefficients { decays, offsets }) in blocks.iter().enumerate().rev() {
-        let start = head + block * BLOCK;
-        let x = if model.is_uncut(&line, start) {
-            solve_uncut(powers, offsets, &mut carry)
-        } else {
-            solve(decays, offsets, &mut carry)
+        let x = match powers {
+            Some(powers) if model.is_uncut(&block) => solve_uncut(powers, offsets, &mut carry),
+            _ => solve(decays, offsets, &mut carry),
         };
-        let results = model.results(&line, start, x);
-        first[start..start + BLOCK].copy_from_slice(&results[0]);
-        second[start..start + BLOCK].copy_from_slice(&results[1]);
+        let (first, second) = (
+            &mut first[start..start + BLOCK],
+            &mut second[start..start + BLOCK],
+        );
+        for register in 0..registers::<V>() {
+            let at = register * V::LANES;
+            let results = model.results(values[register], x[register]);
+            results[0].store(&mut first[at..]);
+            results[1].store(&mut second[at..]);
+        }
     }
-    let mut x_next = carry.lane_0();
+    let (mut next_value, mut x) = ([later_values.lane_0()], [carry.lane_0()]);
     for time in (0..head).rev() {
-        let Coefficients { decays, offsets } = model.coefficients(&line, time, [next_value]);
-        let kept = M::Real::mask(decays[0] != M::Real::ZERO);
-        x_next = offsets[0] + (decays[0] * x_next).masked(kept);
-        [[first[time]], [second[time]]] = model.results(&line, time, [x_next]);
-        next_value = values[time];
+        let value = lanes(line_values, time);
+        let Coefficients { decays, offsets } = model.coefficients(&line, time, value, next_value);
+        x = offsets.add(decays.kept(x));
+        [[first[time]], [second[time]]] = model.results(value, x);
+        next_value = value;
     }
-    *state = (next_value, x_next);
-}
-
-/// Room for the blocks of a line of so many times.
-pub fn line_blocks<R: Real>(times: usize) -> Vec<Coefficients<R, BLOCK>> {
-    let empty = Coefficients {
-        decays: [R::ZERO; BLOCK],
-        offsets: [R::ZERO; BLOCK],
-    };
-    vec![empty; times / BLOCK]
+    *state = (next_value[0], x[0]);
 }

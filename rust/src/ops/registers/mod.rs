@@ -1,11 +1,11 @@
 //! Registers of the processor, chosen at run time, for work that shifts lanes.
 //!
-//! What is the same operation in every lane is left to the compiler; shifts are not, it turns them
+//! Loops in which every lane does the same are left to the compiler; shifts are not, it turns them
 //! into scalar code.
 
 #![allow(unsafe_code)]
 
-use super::element::{Real, each};
+use super::element::{Real, each, lanes};
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -46,9 +46,13 @@ pub fn run(task: impl Task) {
     task.run::<Portable>();
 }
 
-/// Some consecutive lanes; lane 0 is the earliest time.
+/// Some consecutive lanes: times of a trajectory, lane 0 the earliest, or environments.
+///
+/// Arrays are registers of any width, for the compiler to find vectors in.
 pub trait Register: Copy {
     type Real: Real;
+    /// A choice for each lane.
+    type Mask: Copy;
     const LANES: usize;
 
     fn load(from: &[Self::Real]) -> Self;
@@ -58,72 +62,96 @@ pub trait Register: Copy {
     /// Lane 0 in every lane.
     fn first(self) -> Self;
     fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     /// `self * x`, and zero where `self` is zero.
     fn kept(self, x: Self) -> Self;
-    /// Lanes `by` and up, then the first lanes of `after`; `by` is a power of two below `LANES`.
+    /// Lanes `by` and up, then the first lanes of `after`; `by` is a power of two below `LANES`,
+    /// or `LANES` itself.
     fn shift(self, by: usize, after: Self) -> Self;
+    /// The lanes whose flag is zero.
+    fn unset(flags: &[u8]) -> Self::Mask;
+    /// `self` in the lanes of the mask, zero in the others.
+    fn masked(self, mask: Self::Mask) -> Self;
+    /// `a` in the lanes of the mask, `b` in the others.
+    fn choose(mask: Self::Mask, a: Self, b: Self) -> Self;
 }
 
-macro_rules! impl_register_for_array {
-    ($real:ty, $lanes:literal) => {
-        impl Register for [$real; $lanes] {
-            type Real = $real;
-            const LANES: usize = $lanes;
+impl<R: Real, const L: usize> Register for [R; L] {
+    type Real = R;
+    type Mask = [R::Mask; L];
+    const LANES: usize = L;
 
-            #[inline(always)]
-            fn load(from: &[$real]) -> Self {
-                each(|lane| from[lane])
-            }
+    #[inline(always)]
+    fn load(from: &[R]) -> Self {
+        lanes(from, 0)
+    }
 
-            #[inline(always)]
-            fn store(self, to: &mut [$real]) {
-                to.copy_from_slice(&self);
-            }
+    #[inline(always)]
+    fn store(self, to: &mut [R]) {
+        to[..L].copy_from_slice(&self);
+    }
 
-            #[inline(always)]
-            fn splat(x: $real) -> Self {
-                [x; $lanes]
-            }
+    #[inline(always)]
+    fn splat(x: R) -> Self {
+        [x; L]
+    }
 
-            #[inline(always)]
-            fn lane_0(self) -> $real {
-                self[0]
-            }
+    #[inline(always)]
+    fn lane_0(self) -> R {
+        self[0]
+    }
 
-            #[inline(always)]
-            fn first(self) -> Self {
-                [self[0]; $lanes]
-            }
+    #[inline(always)]
+    fn first(self) -> Self {
+        [self[0]; L]
+    }
 
-            #[inline(always)]
-            fn add(self, other: Self) -> Self {
-                each(|lane| self[lane] + other[lane])
-            }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        each(|lane| self[lane] + other[lane])
+    }
 
-            #[inline(always)]
-            fn mul(self, other: Self) -> Self {
-                each(|lane| self[lane] * other[lane])
-            }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        each(|lane| self[lane] - other[lane])
+    }
 
-            #[inline(always)]
-            fn kept(self, x: Self) -> Self {
-                each(|lane| (self[lane] * x[lane]).masked(<$real>::mask(self[lane] != 0.0)))
-            }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        each(|lane| self[lane] * other[lane])
+    }
 
-            #[inline(always)]
-            fn shift(self, by: usize, after: Self) -> Self {
-                each(|lane| {
-                    if lane + by < $lanes {
-                        self[lane + by]
-                    } else {
-                        after[lane + by - $lanes]
-                    }
-                })
+    #[inline(always)]
+    fn kept(self, x: Self) -> Self {
+        let nonzero: Self::Mask = each(|lane| R::mask(self[lane] != R::ZERO));
+        self.mul(x).masked(nonzero)
+    }
+
+    #[inline(always)]
+    fn shift(self, by: usize, after: Self) -> Self {
+        each(|lane| {
+            if lane + by < L {
+                self[lane + by]
+            } else {
+                after[lane + by - L]
             }
-        }
-    };
+        })
+    }
+
+    #[inline(always)]
+    fn unset(flags: &[u8]) -> Self::Mask {
+        let flags: [_; L] = lanes(flags, 0);
+        each(|lane| R::mask(flags[lane] == 0))
+    }
+
+    #[inline(always)]
+    fn masked(self, mask: Self::Mask) -> Self {
+        each(|lane| self[lane].masked(mask[lane]))
+    }
+
+    #[inline(always)]
+    fn choose(mask: Self::Mask, a: Self, b: Self) -> Self {
+        each(|lane| R::choose(mask[lane], a[lane], b[lane]))
+    }
 }
-
-impl_register_for_array!(f32, 8);
-impl_register_for_array!(f64, 4);

@@ -1,22 +1,28 @@
 //! Registers of x86 processors.
 
 use std::arch::x86_64::{
-    __m256, __m256d, __m512, __m512d, _CMP_NEQ_UQ, _mm256_add_pd, _mm256_add_ps,
-    _mm256_alignr_epi8, _mm256_and_pd, _mm256_and_ps, _mm256_broadcastsd_pd, _mm256_broadcastss_ps,
-    _mm256_castpd256_pd128, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
-    _mm256_cmp_pd, _mm256_cmp_ps, _mm256_cvtsd_f64, _mm256_cvtss_f32, _mm256_loadu_pd,
-    _mm256_loadu_ps, _mm256_mul_pd, _mm256_mul_ps, _mm256_permute2f128_pd, _mm256_permute2f128_ps,
-    _mm256_set1_pd, _mm256_set1_ps, _mm256_setzero_pd, _mm256_setzero_ps, _mm256_shuffle_pd,
-    _mm256_storeu_pd, _mm256_storeu_ps, _mm512_add_pd, _mm512_add_ps, _mm512_alignr_epi32,
-    _mm512_alignr_epi64, _mm512_broadcastsd_pd, _mm512_broadcastss_ps, _mm512_castpd_si512,
-    _mm512_castpd512_pd128, _mm512_castps_si512, _mm512_castps512_ps128, _mm512_castsi512_pd,
-    _mm512_castsi512_ps, _mm512_cmp_pd_mask, _mm512_cmp_ps_mask, _mm512_cvtsd_f64,
-    _mm512_cvtss_f32, _mm512_loadu_pd, _mm512_loadu_ps, _mm512_maskz_mul_pd, _mm512_maskz_mul_ps,
-    _mm512_mul_pd, _mm512_mul_ps, _mm512_set1_pd, _mm512_set1_ps, _mm512_setzero_pd,
-    _mm512_setzero_ps, _mm512_storeu_pd, _mm512_storeu_ps,
+    __m256, __m256d, __m512, __m512d, __mmask8, __mmask16, _CMP_NEQ_UQ, _mm_cvtsi32_si128,
+    _mm_cvtsi64_si128, _mm_loadu_si128, _mm_testn_epi8_mask, _mm256_add_pd, _mm256_add_ps,
+    _mm256_alignr_epi8, _mm256_and_pd, _mm256_and_ps, _mm256_blendv_pd, _mm256_blendv_ps,
+    _mm256_broadcastsd_pd, _mm256_broadcastss_ps, _mm256_castpd256_pd128, _mm256_castps_si256,
+    _mm256_castps256_ps128, _mm256_castsi256_pd, _mm256_castsi256_ps, _mm256_cmp_pd, _mm256_cmp_ps,
+    _mm256_cmpeq_epi32, _mm256_cmpeq_epi64, _mm256_cvtepu8_epi32, _mm256_cvtepu8_epi64,
+    _mm256_cvtsd_f64, _mm256_cvtss_f32, _mm256_loadu_pd, _mm256_loadu_ps, _mm256_mul_pd,
+    _mm256_mul_ps, _mm256_permute2f128_pd, _mm256_permute2f128_ps, _mm256_set1_pd, _mm256_set1_ps,
+    _mm256_setzero_pd, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_pd,
+    _mm256_storeu_pd, _mm256_storeu_ps, _mm256_sub_pd, _mm256_sub_ps, _mm512_add_pd, _mm512_add_ps,
+    _mm512_alignr_epi32, _mm512_alignr_epi64, _mm512_broadcastsd_pd, _mm512_broadcastss_ps,
+    _mm512_castpd_si512, _mm512_castpd512_pd128, _mm512_castps_si512, _mm512_castps512_ps128,
+    _mm512_castsi512_pd, _mm512_castsi512_ps, _mm512_cmp_pd_mask, _mm512_cmp_ps_mask,
+    _mm512_cvtsd_f64, _mm512_cvtss_f32, _mm512_loadu_pd, _mm512_loadu_ps, _mm512_mask_blend_pd,
+    _mm512_mask_blend_ps, _mm512_maskz_mov_pd, _mm512_maskz_mov_ps, _mm512_maskz_mul_pd,
+    _mm512_maskz_mul_ps, _mm512_mul_pd, _mm512_mul_ps, _mm512_set1_pd, _mm512_set1_ps,
+    _mm512_setzero_pd, _mm512_setzero_ps, _mm512_storeu_pd, _mm512_storeu_ps, _mm512_sub_pd,
+    _mm512_sub_ps,
 };
 
 use super::{Arch, Register, Task};
+use crate::ops::element::lanes;
 
 /// The registers of AVX2; to be named only in functions that enable it.
 struct Avx2;
@@ -49,6 +55,7 @@ pub fn run_avx512(task: impl Task) {
 
 impl Register for __m256 {
     type Real = f32;
+    type Mask = Self;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -84,6 +91,11 @@ impl Register for __m256 {
     }
 
     #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        unsafe { _mm256_sub_ps(self, other) }
+    }
+
+    #[inline(always)]
     fn mul(self, other: Self) -> Self {
         unsafe { _mm256_mul_ps(self, other) }
     }
@@ -104,14 +116,35 @@ impl Register for __m256 {
             match by {
                 1 => _mm256_castsi256_ps(_mm256_alignr_epi8::<4>(upper, lower)),
                 2 => _mm256_castsi256_ps(_mm256_alignr_epi8::<8>(upper, lower)),
-                _ => halves,
+                4 => halves,
+                _ => after,
             }
         }
+    }
+
+    #[inline(always)]
+    fn unset(flags: &[u8]) -> Self::Mask {
+        let bytes = i64::from_ne_bytes(lanes(flags, 0));
+        unsafe {
+            let flags = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes));
+            _mm256_castsi256_ps(_mm256_cmpeq_epi32(flags, _mm256_setzero_si256()))
+        }
+    }
+
+    #[inline(always)]
+    fn masked(self, mask: Self::Mask) -> Self {
+        unsafe { _mm256_and_ps(self, mask) }
+    }
+
+    #[inline(always)]
+    fn choose(mask: Self::Mask, a: Self, b: Self) -> Self {
+        unsafe { _mm256_blendv_ps(b, a, mask) }
     }
 }
 
 impl Register for __m256d {
     type Real = f64;
+    type Mask = Self;
     const LANES: usize = 4;
 
     #[inline(always)]
@@ -147,6 +180,11 @@ impl Register for __m256d {
     }
 
     #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        unsafe { _mm256_sub_pd(self, other) }
+    }
+
+    #[inline(always)]
     fn mul(self, other: Self) -> Self {
         unsafe { _mm256_mul_pd(self, other) }
     }
@@ -165,14 +203,35 @@ impl Register for __m256d {
             let halves = _mm256_permute2f128_pd::<0x21>(self, after);
             match by {
                 1 => _mm256_shuffle_pd::<0b0101>(self, halves),
-                _ => halves,
+                2 => halves,
+                _ => after,
             }
         }
+    }
+
+    #[inline(always)]
+    fn unset(flags: &[u8]) -> Self::Mask {
+        let bytes = i32::from_ne_bytes(lanes(flags, 0));
+        unsafe {
+            let flags = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(bytes));
+            _mm256_castsi256_pd(_mm256_cmpeq_epi64(flags, _mm256_setzero_si256()))
+        }
+    }
+
+    #[inline(always)]
+    fn masked(self, mask: Self::Mask) -> Self {
+        unsafe { _mm256_and_pd(self, mask) }
+    }
+
+    #[inline(always)]
+    fn choose(mask: Self::Mask, a: Self, b: Self) -> Self {
+        unsafe { _mm256_blendv_pd(b, a, mask) }
     }
 }
 
 impl Register for __m512 {
     type Real = f32;
+    type Mask = __mmask16;
     const LANES: usize = 16;
 
     #[inline(always)]
@@ -208,6 +267,11 @@ impl Register for __m512 {
     }
 
     #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        unsafe { _mm512_sub_ps(self, other) }
+    }
+
+    #[inline(always)]
     fn mul(self, other: Self) -> Self {
         unsafe { _mm512_mul_ps(self, other) }
     }
@@ -228,14 +292,35 @@ impl Register for __m512 {
                 1 => _mm512_alignr_epi32::<1>(after, lanes),
                 2 => _mm512_alignr_epi32::<2>(after, lanes),
                 4 => _mm512_alignr_epi32::<4>(after, lanes),
-                _ => _mm512_alignr_epi32::<8>(after, lanes),
+                8 => _mm512_alignr_epi32::<8>(after, lanes),
+                _ => after,
             })
         }
+    }
+
+    #[inline(always)]
+    fn unset(flags: &[u8]) -> Self::Mask {
+        let bytes: [u8; 16] = lanes(flags, 0);
+        unsafe {
+            let flags = _mm_loadu_si128(bytes.as_ptr().cast());
+            _mm_testn_epi8_mask(flags, flags)
+        }
+    }
+
+    #[inline(always)]
+    fn masked(self, mask: Self::Mask) -> Self {
+        unsafe { _mm512_maskz_mov_ps(mask, self) }
+    }
+
+    #[inline(always)]
+    fn choose(mask: Self::Mask, a: Self, b: Self) -> Self {
+        unsafe { _mm512_mask_blend_ps(mask, b, a) }
     }
 }
 
 impl Register for __m512d {
     type Real = f64;
+    type Mask = __mmask8;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -271,6 +356,11 @@ impl Register for __m512d {
     }
 
     #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        unsafe { _mm512_sub_pd(self, other) }
+    }
+
+    #[inline(always)]
     fn mul(self, other: Self) -> Self {
         unsafe { _mm512_mul_pd(self, other) }
     }
@@ -290,8 +380,28 @@ impl Register for __m512d {
             _mm512_castsi512_pd(match by {
                 1 => _mm512_alignr_epi64::<1>(after, lanes),
                 2 => _mm512_alignr_epi64::<2>(after, lanes),
-                _ => _mm512_alignr_epi64::<4>(after, lanes),
+                4 => _mm512_alignr_epi64::<4>(after, lanes),
+                _ => after,
             })
         }
+    }
+
+    #[inline(always)]
+    fn unset(flags: &[u8]) -> Self::Mask {
+        let bytes = i64::from_ne_bytes(lanes(flags, 0));
+        unsafe {
+            let flags = _mm_cvtsi64_si128(bytes);
+            _mm_testn_epi8_mask(flags, flags) as __mmask8
+        }
+    }
+
+    #[inline(always)]
+    fn masked(self, mask: Self::Mask) -> Self {
+        unsafe { _mm512_maskz_mov_pd(mask, self) }
+    }
+
+    #[inline(always)]
+    fn choose(mask: Self::Mask, a: Self, b: Self) -> Self {
+        unsafe { _mm512_mask_blend_pd(mask, b, a) }
     }
 }
