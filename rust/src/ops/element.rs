@@ -6,6 +6,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::registers::{Arch, Register};
+use super::transcendental::Transcendental;
 
 /// A type of array elements; sums are formed in [`Element::Real`].
 pub trait Element: Copy + Send + Sync + 'static {
@@ -36,6 +37,7 @@ pub trait Real:
     + Sub<Output = Self>
     + Mul<Output = Self>
     + Default
+    + Transcendental
 {
     type Mask: Copy + Default;
 

@@ -1,11 +1,15 @@
 //! Array operations on strided arrays in memory.
 
 pub(crate) mod element;
-pub(crate) mod gae;
+pub(crate) mod estimators;
 mod line;
+mod model;
+pub(crate) mod n_step;
 pub mod random;
 mod registers;
+pub(crate) mod rollout;
 mod scan;
 pub(crate) mod strided;
 mod tiles;
 pub mod transcendental;
+pub(crate) mod walk;
