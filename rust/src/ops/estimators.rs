@@ -11,7 +11,6 @@ use super::element::Real;
 use super::registers::Register;
 use super::rollout::STEPS;
 use super::scan::Coefficients;
-use super::transcendental::Transcendental;
 
 /// The slot of the rewards among the arrays that an estimator reads.
 pub const REWARDS: usize = 0;

@@ -4,7 +4,6 @@ use std::marker::PhantomData;
 
 use super::element::{Real, lanes};
 use super::estimators::{Estimator, Rates, Step, VALUES, exp_up_to};
-use super::line::BLOCK;
 use super::registers::Register;
 use super::rollout::{Details, Inputs, Outputs, STEPS};
 use super::scan::{Coefficients, Recurrence};
@@ -161,7 +160,9 @@ impl<'a, R: Real, E: Estimator, const TRUNCATION: bool, const DETAILS: bool> Rec
             mask: &[],
         };
         for slot in 0..E::SLOTS.len() {
-            slices.steps[slot] = self.steps[slot].as_ref().map_or(&[], |rows| rows.row(index));
+            slices.steps[slot] = self.steps[slot]
+                .as_ref()
+                .map_or(&[], |rows| rows.row(index));
         }
         if let (true, Some((truncated, final_values))) = (TRUNCATION, &self.truncation) {
             slices.truncated = truncated.row(index);
@@ -176,22 +177,22 @@ impl<'a, R: Real, E: Estimator, const TRUNCATION: bool, const DETAILS: bool> Rec
     }
 
     #[inline(always)]
-    fn block(slices: &Slices<'a, R>, start: usize) -> Slices<'a, R> {
-        let mut block = *slices;
+    fn part(slices: &Slices<'a, R>, start: usize, count: usize) -> Slices<'a, R> {
+        let mut part = *slices;
         for slot in 0..E::SLOTS.len() {
-            block.steps[slot] = &slices.steps[slot][start..][..BLOCK];
+            part.steps[slot] = &slices.steps[slot][start..][..count];
         }
-        block.terminated = &slices.terminated[start..][..BLOCK];
+        part.terminated = &slices.terminated[start..][..count];
         if TRUNCATION {
-            block.truncated = &slices.truncated[start..][..BLOCK];
-            block.final_values = &slices.final_values[start..][..BLOCK];
+            part.truncated = &slices.truncated[start..][..count];
+            part.final_values = &slices.final_values[start..][..count];
         }
         if DETAILS {
-            block.gammas = &slices.gammas[start..][..BLOCK];
-            block.lambdas = &slices.lambdas[start..][..BLOCK];
-            block.mask = &slices.mask[start..][..BLOCK];
+            part.gammas = &slices.gammas[start..][..count];
+            part.lambdas = &slices.lambdas[start..][..count];
+            part.mask = &slices.mask[start..][..count];
         }
-        block
+        part
     }
 
     #[inline(always)]

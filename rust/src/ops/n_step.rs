@@ -59,7 +59,9 @@ fn shared<R: Real>(
     n: usize,
 ) -> Result<(), PoolError> {
     let body = |(inputs, outputs): (Inputs<'_, R>, Outputs<'_, R>)| {
-        let [Some(mut sink), _] = outputs.0 else { return };
+        let [Some(mut sink), _] = outputs.0 else {
+            return;
+        };
         if inputs.times > 0 {
             lines(&inputs, &mut sink, n);
         }
@@ -88,7 +90,9 @@ fn lines<R: Real>(inputs: &Inputs<'_, R>, sink: &mut Sink<'_, R>, n: usize) {
         source.transposed().load(&mut buffer);
         buffer
     };
-    let [rewards, values, ..] = inputs.steps.map(|source| source.map_or_else(Vec::new, loaded));
+    let [rewards, values, ..] = inputs
+        .steps
+        .map(|source| source.map_or_else(Vec::new, loaded));
     let final_values = loaded(truncation.final_values);
     let gammas = loaded(details.gammas);
     let (terminated, truncated) = (flags(inputs.terminated), flags(truncation.truncated));
@@ -154,7 +158,8 @@ impl<R: Real> Line<R> {
     fn push(&mut self, reward: R, gamma: R, value: R, after: Option<R>) {
         self.offsets
             .push(after.map_or(reward, |after| reward + gamma * after));
-        self.decays.push(if after.is_some() { R::ZERO } else { gamma });
+        self.decays
+            .push(if after.is_some() { R::ZERO } else { gamma });
         self.returns.push(value);
     }
 

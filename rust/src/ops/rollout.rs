@@ -112,7 +112,11 @@ impl<R: Real> Inputs<'_, R> {
         });
         truncation_in_place
             && self.details.is_none()
-            && self.steps.iter().flatten().all(|source| source.rows().is_some())
+            && self
+                .steps
+                .iter()
+                .flatten()
+                .all(|source| source.rows().is_some())
             && self.terminated.rows().is_some()
     }
 
@@ -124,24 +128,36 @@ impl<R: Real> Inputs<'_, R> {
 
 impl<R: Real> Outputs<'_, R> {
     pub fn take_envs(&mut self, envs: usize) -> Self {
-        Self(self.0.each_mut().map(|sink| sink.as_mut().map(|sink| sink.take_lanes(envs))))
+        Self(
+            self.0
+                .each_mut()
+                .map(|sink| sink.as_mut().map(|sink| sink.take_lanes(envs))),
+        )
     }
 
     /// Cut off the first times.
     pub fn take_times(&mut self, times: usize) -> Self {
-        Self(self.0.each_mut().map(|sink| sink.as_mut().map(|sink| sink.take_rows(times))))
+        Self(
+            self.0
+                .each_mut()
+                .map(|sink| sink.as_mut().map(|sink| sink.take_rows(times))),
+        )
     }
 
     #[inline]
     pub fn part(&mut self, times: Range<usize>, envs: Range<usize>) -> Outputs<'_, R> {
         Outputs(self.0.each_mut().map(|sink| {
-            sink.as_mut().map(|sink| sink.part(times.clone(), envs.clone()))
+            sink.as_mut()
+                .map(|sink| sink.part(times.clone(), envs.clone()))
         }))
     }
 
     /// Whether no array needs a buffer.
     pub fn in_place(&mut self) -> bool {
-        self.0.iter_mut().flatten().all(|sink| sink.rows().is_some())
+        self.0
+            .iter_mut()
+            .flatten()
+            .all(|sink| sink.rows().is_some())
     }
 
     /// Rows are trajectories.

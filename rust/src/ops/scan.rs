@@ -51,8 +51,8 @@ pub trait Recurrence {
     /// One row.
     fn row(&self, index: usize) -> Self::Slices;
 
-    /// `BLOCK` elements of every slice from `start` on: what is known to be there needs no check.
-    fn block(slices: &Self::Slices, start: usize) -> Self::Slices;
+    /// `count` elements of every slice from `start` on: after this one check none is needed.
+    fn part(slices: &Self::Slices, start: usize, count: usize) -> Self::Slices;
 
     /// The values of the observations that the transitions start from.
     fn values(slices: &Self::Slices) -> &[Self::Real];
@@ -91,12 +91,13 @@ pub struct State<R> {
     pub carry: Vec<R>,
 }
 
-/// Run a body for all lanes: in groups of sixteen, then of four, then singly.
+/// Run a body for all lanes: in groups of sixteen, eight and four, then singly.
 macro_rules! for_groups {
     ($width:expr, |$start:ident, $group:ident| $body:block) => {
         let width = $width;
         let mut $start = 0;
         for_groups!(width, $start, $group, 16, $body);
+        for_groups!(width, $start, $group, 8, $body);
         for_groups!(width, $start, $group, 4, $body);
         for_groups!(width, $start, $group, 1, $body);
     };
@@ -121,11 +122,12 @@ pub fn walk_rows<M: Recurrence>(
     outputs: &mut [Option<RowsMut<'_, M::Real>>; 2],
 ) {
     let width = state.carry.len();
+    let (carry, next_values) = (&mut state.carry[..], &mut state.next_values[..width]);
     for time in (0..times).rev() {
-        let row = model.row(time);
-        let mut outputs = rows(outputs, time);
+        let row = M::part(&model.row(time), 0, width);
+        let mut outputs = rows(outputs, time).map(|row| row.map(|row| &mut row[..width]));
         for_groups!(width, |start, V| {
-            step::<M, V<M::Real>>(model, &row, start, state, &mut outputs);
+            step::<M, V<M::Real>>(model, &row, start, carry, next_values, &mut outputs);
         });
     }
 }
@@ -133,7 +135,10 @@ pub fn walk_rows<M: Recurrence>(
 #[inline(always)]
 fn rows<'a, R>(outputs: &'a mut [Option<RowsMut<'_, R>>; 2], index: usize) -> Row<'a, R> {
     let [first, second] = outputs;
-    let row = |rows: &'a mut Option<_>| rows.as_mut().map(|rows: &mut RowsMut<'_, R>| rows.row(index));
+    let row = |rows: &'a mut Option<_>| {
+        rows.as_mut()
+            .map(|rows: &mut RowsMut<'_, R>| rows.row(index))
+    };
     [row(first), row(second)]
 }
 
@@ -153,24 +158,25 @@ fn step<M: Recurrence, V: Register<Real = M::Real>>(
     model: &M,
     row: &M::Slices,
     start: usize,
-    state: &mut State<M::Real>,
+    carry: &mut [M::Real],
+    next_values: &mut [M::Real],
     outputs: &mut Row<'_, M::Real>,
 ) {
+    let (carry, next_values) = (&mut carry[start..], &mut next_values[start..]);
     let mut values = V::load(&M::values(row)[start..]);
-    let next_values = V::load(&state.next_values[start..]);
-    let carry = V::load(&state.carry[start..]);
-    let found = model.coefficients(row, start, values, next_values);
-    let mut x = found.offsets.add(found.decays.kept(carry));
-    let mut results = model.results(values, x, found.ahead(carry));
+    let (next_value, x_next) = (V::load(next_values), V::load(carry));
+    let found = model.coefficients(row, start, values, next_value);
+    let mut x = found.offsets.add(found.decays.kept(x_next));
+    let mut results = model.results(values, x, found.ahead(x_next));
     if let Some(skipped) = model.skipped::<V>(row, start) {
         let zero = V::splat(M::Real::ZERO);
-        x = V::choose(skipped, carry, x);
-        values = V::choose(skipped, next_values, values);
+        x = V::choose(skipped, x_next, x);
+        values = V::choose(skipped, next_value, values);
         results = results.map(|result| V::choose(skipped, zero, result));
     }
     store(results, outputs, start);
-    x.store(&mut state.carry[start..]);
-    values.store(&mut state.next_values[start..]);
+    x.store(carry);
+    values.store(next_values);
 }
 
 /// Walk row `index`, a line of times of one trajectory all of which count, from its end to its
@@ -190,7 +196,7 @@ pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     let mut later_values = V::splat(state.0);
     let mut carry = V::splat(state.1);
     for start in (head..line_values.len()).step_by(BLOCK).rev() {
-        let block = M::block(&line, start);
+        let block = M::part(&line, start, BLOCK);
         let mut values = [later_values; 4];
         let mut decays: Block<V> = values;
         let mut offsets: Block<V> = values;

@@ -127,12 +127,7 @@ pub fn estimate_packed<R: Real>(
 }
 
 /// One thread's work.
-fn walk<R: Real>(
-    kind: Kind,
-    inputs: &Inputs<'_, R>,
-    outputs: &mut Outputs<'_, R>,
-    rates: &Rates,
-) {
+fn walk<R: Real>(kind: Kind, inputs: &Inputs<'_, R>, outputs: &mut Outputs<'_, R>, rates: &Rates) {
     let Inputs { times, envs, .. } = *inputs;
     let width = if inputs.details.is_some() {
         DETAILS_BLOCK
@@ -164,7 +159,12 @@ impl<R: Real> Task for Walk<'_, '_, R> {
     #[inline(always)]
     fn run<A: Arch>(self) {
         let truncation = self.inputs.truncation.is_some();
-        match (self.kind, self.inputs.details.is_some(), truncation, self.lines) {
+        match (
+            self.kind,
+            self.inputs.details.is_some(),
+            truncation,
+            self.lines,
+        ) {
             (Kind::Gae, true, ..) => self.by_rows::<Gae, true, true>(),
             (Kind::Gae, _, true, false) => self.by_rows::<Gae, true, false>(),
             (Kind::Gae, _, false, false) => self.by_rows::<Gae, false, false>(),
@@ -219,7 +219,12 @@ impl<R: Real> Walk<'_, '_, R> {
             let part = inputs.part(start..end, 0..inputs.envs);
             let mut outputs = outputs.part(start..end, 0..inputs.envs);
             let (model, drains) = buffers.model::<E, TRUNCATION, DETAILS>(&part, self.rates);
-            walk_rows(&model, end - start, &mut state, &mut drains.rows(&mut outputs));
+            walk_rows(
+                &model,
+                end - start,
+                &mut state,
+                &mut drains.rows(&mut outputs),
+            );
             drains.flush(&mut outputs);
             end = start;
         }
@@ -232,8 +237,8 @@ impl<R: Real> Walk<'_, '_, R> {
         } = self;
         let mut buffers = Buffers::new();
         let decay = R::from_f64(self.rates.gamma * self.rates.lambda);
-        let powers = (E::PLAIN_DECAY && decay != R::ZERO)
-            .then(|| Powers::<R::Register<A>>::new(decay));
+        let powers =
+            (E::PLAIN_DECAY && decay != R::ZERO).then(|| Powers::<R::Register<A>>::new(decay));
         let length = inputs.times.min(LINE);
         let mut states = vec![(R::ZERO, R::ZERO); TILE / length];
         let mut first = 0;

@@ -137,8 +137,13 @@ impl Call {
         self.steps.iter_mut().flatten().for_each(turn);
         self.outputs.iter_mut().flatten().for_each(turn);
         turn(&mut self.terminated.0);
-        self.truncated.iter_mut().for_each(|flags| turn(&mut flags.0));
-        self.extras.mask.iter_mut().for_each(|flags| turn(&mut flags.0));
+        self.truncated
+            .iter_mut()
+            .for_each(|flags| turn(&mut flags.0));
+        self.extras
+            .mask
+            .iter_mut()
+            .for_each(|flags| turn(&mut flags.0));
         self.extras.gammas.iter_mut().for_each(turn);
         self.extras.lambdas.iter_mut().for_each(turn);
         if let Some(bounds) = &mut self.extras.bounds {
@@ -154,7 +159,11 @@ impl Call {
     /// As for [`Call::run`]; values are of type `V`.
     unsafe fn run_as<V: Element>(&self, py: Python<'_>) -> PyResult<()> {
         let (times, envs) = (self.terminated.0.rows, self.terminated.0.lanes);
-        let ends = self.extras.bounds.as_ref().map_or(envs, |bounds| bounds.len() - 1);
+        let ends = self
+            .extras
+            .bounds
+            .as_ref()
+            .map_or(envs, |bounds| bounds.len() - 1);
         let reals = [0.0, self.rates.gamma, self.rates.lambda].map(real::<V::Real>);
         let bytes = [0_u8, 1];
         // SAFETY: the caller's promise, for all of these, and constants that outlive the call.
@@ -202,14 +211,15 @@ impl Call {
             }),
         };
         let outputs = Outputs(self.outputs.map(|layout| layout.map(sink)));
+        let (rates, n) = (self.rates, self.n);
         let body = || -> Result<(), PoolError> {
             match (kind, bounds) {
-                (Some(kind), None) => estimate(kind, &inputs, outputs, &self.rates),
+                (Some(kind), None) => estimate(kind, &inputs, outputs, &rates),
                 (Some(kind), Some(bounds)) => {
-                    estimate_packed(kind, &inputs, outputs, &self.rates, bounds)
+                    estimate_packed(kind, &inputs, outputs, &rates, bounds)
                 }
-                (None, None) => n_step(&inputs, outputs, self.n),
-                (None, Some(bounds)) => n_step_packed(&inputs, outputs, self.n, bounds),
+                (None, None) => n_step(&inputs, outputs, n),
+                (None, Some(bounds)) => n_step_packed(&inputs, outputs, n, bounds),
             }
         };
         let done = if times * envs < DETACH_FROM {

@@ -43,13 +43,17 @@ pub(super) fn estimate_raw(
     let bounds = given(steps + 6, Frame::row(sequences + 1))?
         .map(|array| bounds(array, times))
         .transpose()?;
-    let last = bounds.as_ref().map_or(frame.last(), |_| Frame::row(sequences));
+    let last = bounds
+        .as_ref()
+        .map_or(frame.last(), |_| Frame::row(sequences));
     let lengths = given(steps + 5, Frame::row(envs))?
         .map(|array| lengths(array, times))
         .transpose()?;
     let (first, code) = wanted(0, frame)?;
     if !code.is_float() {
-        return Err(PyValueError::new_err("array 0 must be of a floating-point type"));
+        return Err(PyValueError::new_err(
+            "array 0 must be of a floating-point type",
+        ));
     }
     let values = |index: usize, frame| match given(index, frame)? {
         Some((_, found)) if found != code => Err(PyValueError::new_err(format!(
@@ -97,7 +101,9 @@ fn check_count(name: &str, found: usize, expected: usize) -> PyResult<()> {
     if found == expected {
         return Ok(());
     }
-    Err(PyValueError::new_err(format!("{name} must be {expected} arrays, not {found}")))
+    Err(PyValueError::new_err(format!(
+        "{name} must be {expected} arrays, not {found}"
+    )))
 }
 
 /// An array `(address, strides, code)`, or `None`.
@@ -180,10 +186,9 @@ fn rates(op: Op, numbers: &[f64]) -> PyResult<(Rates, usize)> {
         (Op::Vtrace, &[gamma, rho_bar, c_bar]) => {
             (rates.gamma, rates.bars) = (gamma, [rho_bar, c_bar]);
         }
-        (
-            Op::Gae | Op::TdLambdaReturns | Op::Retrace | Op::EligibilityTraces,
-            &[gamma, lambda],
-        ) => (rates.gamma, rates.lambda) = (gamma, lambda),
+        (Op::Gae | Op::TdLambdaReturns | Op::Retrace | Op::EligibilityTraces, &[gamma, lambda]) => {
+            (rates.gamma, rates.lambda) = (gamma, lambda)
+        }
         _ => {
             return Err(PyValueError::new_err(format!(
                 "numbers must be those of {op:?}, not {numbers:?}"

@@ -141,7 +141,7 @@ impl<R: Real, const L: usize> Register for [R; L] {
 
     #[inline(always)]
     fn unset(flags: &[u8]) -> Self::Mask {
-        let flags: [_; L] = lanes(flags, 0);
+        let flags = &flags[..L];
         each(|lane| R::mask(flags[lane] == 0))
     }
 
