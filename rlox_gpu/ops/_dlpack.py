@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from .._checks import described
 
 # Device types of the DLPack header: kDLCPU and kDLCUDAHost.

@@ -27,7 +27,7 @@ def check_inputs(kind: Kind, spec: Spec, inputs: Inputs, time_dim: Any) -> None:
     """Raise unless the arrays fit each other; the first sets shape, dtype and device."""
     count = len(spec.steps)
     like = inputs[0]
-    terminated, boundary, truncated, final_values, mask, lengths, cu_seqlens = inputs[count:]
+    terminated, boundary, truncated, final_values, *ragged = inputs[count:]
     shape = like.shape
     ndim = len(shape)
     if ndim != 1 and ndim != 2:
@@ -46,25 +46,32 @@ def check_inputs(kind: Kind, spec: Spec, inputs: Inputs, time_dim: Any) -> None:
         _check_flags(kind, spec, "truncated", truncated, like)
     if final_values is not None:
         check_values(kind, spec, "final_values", final_values, shape, like)
-    if cu_seqlens is not None:
-        lines = _sequences(kind, spec, cu_seqlens, lengths, like)
-    else:
-        lines = shape[:0] if ndim == 1 else shape[1:] if time_dim == 0 else shape[:1]
+    lines = shape[:0] if ndim == 1 else shape[1:] if time_dim == 0 else shape[:1]
+    if any(x is not None for x in ragged):
+        lines = _check_ragged(kind, spec, ragged, lines, like)
     if boundary is not None or spec.boundary == "last_values":
         check_values(kind, spec, spec.boundary, boundary, lines, like)
+
+
+def _check_ragged(
+    kind: Kind, spec: Spec, ragged: Sequence[Any], lines: tuple[int, ...], like: Any
+) -> tuple[int, ...]:
+    """The shape that ``last_values`` must have."""
+    mask, lengths, cu_seqlens = ragged
     if mask is not None:
         _check_flags(kind, spec, "mask", mask, like)
+    if cu_seqlens is not None:
+        return _sequences(kind, spec, cu_seqlens, lengths, like)
     if lengths is not None:
-        if ndim == 1:
+        if len(like.shape) == 1:
             raise ValueError("lengths: expected None for a single trajectory, got one")
         _check_counts(kind, spec, "lengths", lengths, like)
         if lengths.shape != lines:
             raise ValueError(f"lengths: expected shape {tuple(lines)}, got {tuple(lengths.shape)}")
+    return lines
 
 
-def _sequences(
-    kind: Kind, spec: Spec, cu_seqlens: Any, lengths: Any, like: Any
-) -> tuple[int, ...]:
+def _sequences(kind: Kind, spec: Spec, cu_seqlens: Any, lengths: Any, like: Any) -> tuple[int, ...]:
     """The shape that ``last_values`` must have for packed trajectories."""
     if len(like.shape) != 1:
         raise ValueError(
@@ -124,6 +131,12 @@ def _wrong_device(spec: Spec, name: str, x: Any, like: Any) -> None:
     raise ValueError(
         f"{name}: expected a tensor on {like.device} like {spec.steps[0]}, got {x.device}"
     )
+
+
+def sequences(inputs: Inputs) -> int:
+    """How many packed trajectories there are; ``inputs`` end with gammas and traces."""
+    cu_seqlens = inputs[-3]
+    return 0 if cu_seqlens is None else cu_seqlens.shape[0] - 1
 
 
 def check_truncation(spec: Spec, truncated: Any, final_values: Any) -> None:

@@ -14,6 +14,7 @@ from ._returns_checks import (
     check_out,
     check_truncation,
     out_names,
+    sequences,
     split_numbers,
 )
 from ._returns_specs import Spec
@@ -38,17 +39,22 @@ def estimate(
     scalars, *discounts = split_numbers(_KIND, spec, numbers, like)
     inputs += discounts
     if out is None:
-        out = tuple(np.empty(like.shape, like.dtype) for _ in spec.results)
+        out = tuple(
+            np.empty(3) if name == "moments" else np.empty(like.shape, like.dtype)
+            for name in spec.results
+        )
     else:
         check_out(_KIND, spec, out, like)
         _check_memory(spec, [*arrays, "gamma", spec.numbers[-1]], inputs, out)
     _rust.estimate_raw(
         spec.code,
-        tuple(map(_described, inputs)),
-        tuple(map(_described, out)),
+        [_described(x) for x in inputs],
+        [_described(x) for x in out],
         like.shape,
+        sequences(inputs),
         time_dim,
         scalars,
+        True,
     )
     return tuple(out)
 

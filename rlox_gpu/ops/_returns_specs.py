@@ -1,16 +1,17 @@
 """The estimators as data: what each reads, which numbers it takes, what it gives.
 
 Every implementation takes the arrays of a call in one order: ``steps``, then ``terminated``, the
-boundary, ``truncated``, ``final_values``, ``mask``, ``lengths``, ``cu_seqlens``; None stands for one
-that is not given.
+boundary, ``truncated``, ``final_values``, ``mask``, ``lengths``, ``cu_seqlens``; None stands for
+one that is not given.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Spec(NamedTuple):
+@dataclass(frozen=True)
+class Spec:
     """One estimator.
 
     ``steps`` are its arrays with one value per transition, the first of which sets shape, dtype
@@ -30,6 +31,7 @@ class Spec(NamedTuple):
 DISCOUNTS = ("gamma", "gae_lambda", "td_lambda", "retrace_lambda", "trace_lambda")
 
 GAE = Spec("gae", 0, ("rewards", "values"), ("gamma", "gae_lambda"), ("advantages", "returns"))
+GAE_MOMENTS = Spec("gae_moments", 7, GAE.steps, GAE.numbers, (*GAE.results, "moments"))
 DISCOUNTED_RETURNS = Spec("discounted_returns", 1, ("rewards",), ("gamma",), ("returns",))
 TD_LAMBDA_RETURNS = Spec(
     "td_lambda_returns", 2, ("rewards", "values"), ("gamma", "td_lambda"), ("returns",)
@@ -54,6 +56,7 @@ ELIGIBILITY_TRACES = Spec(
 )
 SPECS = (
     GAE,
+    GAE_MOMENTS,
     DISCOUNTED_RETURNS,
     TD_LAMBDA_RETURNS,
     N_STEP_RETURNS,

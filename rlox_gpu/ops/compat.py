@@ -5,7 +5,8 @@ cut short by a time limit is treated as if it had ended for good. Where that mat
 :func:`rlox_gpu.gae` with ``truncated`` and ``final_values``.
 
 Arguments may be anything that ``numpy.asarray`` takes, or torch tensors on any device; the results
-are of the kind and on the device of ``rewards``. Arrays of the result's dtype are not copied.
+are of the kind and on the device of ``rewards``, and constants to autograd. Arrays of the result's
+dtype are not copied.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .. import _rust
 
 # What the core calls some of the arguments, and what they are called here.
 _NAMES = {"terminated": "dones", "gae_lambda": "lam"}
+_VTRACE_NAMES = {"terminated": "dones", "last_values": "bootstrap_value"}
 _SINGLE_NAMES = {**_NAMES, "last_values": "last_value"}
 
 
@@ -116,6 +118,67 @@ def compute_gae_batched_f32(
     return _batched(rewards, values, dones, last_values, n_steps, gamma, lam, "float32")
 
 
+def compute_vtrace(
+    log_rhos: Any,
+    rewards: Any,
+    values: Any,
+    dones: Any,
+    bootstrap_value: float,
+    gamma: float,
+    rho_bar: float = 1.0,
+    c_bar: float = 1.0,
+) -> tuple[Any, Any]:
+    """V-trace targets and policy-gradient advantages for one trajectory, in float32.
+
+    Parameters
+    ----------
+    log_rhos, rewards, values : array, ``(T,)``
+        Logarithms of the importance ratios, rewards, and values of the observations acted on.
+    dones : array, ``(T,)``
+        Nonzero (bool, integer or float) where an episode ended.
+    bootstrap_value : float
+        Value of the observation after the last step.
+    gamma : float
+        Discount factor, in [0, 1].
+    rho_bar, c_bar : float
+        Upper bounds of the ratios.
+
+    Returns
+    -------
+    tuple
+        ``(vs, pg_advantages)``, float32 ``(T,)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+
+    References
+    ----------
+    Espeholt et al., "IMPALA: scalable distributed deep-RL with importance weighted actor-learner
+    architectures", ICML 2018, https://arxiv.org/abs/1802.01561.
+    """
+    from .traces import vtrace
+
+    values_of = {"log_rhos": log_rhos, "rewards": rewards, "values": values}
+    rates = {"gamma": gamma, "rho_bar": rho_bar, "c_bar": c_bar}
+    try:
+        if _is_tensor(rewards):
+            import torch
+
+            device = rewards.device
+            steps = [x.to(torch.float32) for x in map(torch.as_tensor, values_of.values())]
+            dones = torch.as_tensor(dones, device=device)
+            with torch.no_grad():
+                return tuple(
+                    vtrace(*(x.to(device) for x in steps), dones, float(bootstrap_value), **rates)
+                )
+        steps = [_array(name, x, np.float32) for name, x in values_of.items()]
+        return tuple(vtrace(*steps, _array("dones", dones), bootstrap_value, **rates))
+    except (TypeError, ValueError) as error:
+        raise _renamed(error, _VTRACE_NAMES) from None
+
+
 def _batched(
     rewards: Any,
     values: Any,
@@ -171,18 +234,20 @@ def _of_tensors(
     if n_steps is None:
         if rewards.ndim != 1:
             raise ValueError(f"rewards must have shape (T,), not {tuple(rewards.shape)}")
-        result = gae(rewards, values, dones, last_values, gamma=gamma, gae_lambda=lam)
+        with torch.no_grad():
+            result = gae(rewards, values, dones, last_values, gamma=gamma, gae_lambda=lam)
         return result.advantages, result.returns
     shape = _batch_shape(last_values, n_steps)
-    result = gae(
-        _folded("rewards", rewards, shape),
-        _folded("values", values, shape),
-        _folded("dones", dones, shape),
-        last_values,
-        gamma=gamma,
-        gae_lambda=lam,
-        time_dim=-1,
-    )
+    with torch.no_grad():
+        result = gae(
+            _folded("rewards", rewards, shape),
+            _folded("values", values, shape),
+            _folded("dones", dones, shape),
+            last_values,
+            gamma=gamma,
+            gae_lambda=lam,
+            time_dim=-1,
+        )
     return result.advantages.reshape(-1), result.returns.reshape(-1)
 
 

@@ -38,6 +38,7 @@ pub trait Real:
     + Mul<Output = Self>
     + Default
     + Transcendental
+    + Into<f64>
 {
     type Mask: Copy + Default;
 

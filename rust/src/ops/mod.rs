@@ -4,6 +4,7 @@ pub(crate) mod element;
 pub(crate) mod estimators;
 mod line;
 mod model;
+pub(crate) mod moments;
 pub(crate) mod n_step;
 pub mod random;
 mod registers;

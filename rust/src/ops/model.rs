@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::element::{Real, lanes};
 use super::estimators::{Estimator, Rates, Step, VALUES, exp_up_to};
 use super::registers::Register;
-use super::rollout::{Details, Inputs, Outputs, STEPS};
+use super::rollout::{Inputs, Outputs, STEPS};
 use super::scan::{Coefficients, Recurrence};
 use super::strided::{Rows, RowsMut};
 use super::tiles::{Drain, Feed, FlagFeed};
@@ -64,7 +64,7 @@ impl<R: Real> Buffers<R> {
         let details = part.details.as_ref().map(|details| {
             let gammas = self.gammas.rows(&details.gammas);
             let lambdas = self.lambdas.rows(&details.lambdas);
-            let mask = (self.mask).changed_rows(&details.mask, |mask| unset_outside(mask, details));
+            let mask = details.valid(&mut self.mask);
             (gammas, lambdas, mask)
         });
         let model = Model {
@@ -78,17 +78,6 @@ impl<R: Real> Buffers<R> {
             estimator: PhantomData,
         };
         (model, &mut self.drains)
-    }
-}
-
-/// Clear the flags of times that do not count.
-fn unset_outside<R: Real>(mask: &mut [u8], details: &Details<'_, R>) {
-    let Some(spans) = details.spans else { return };
-    for (row, flags) in mask.chunks_exact_mut(spans.bounds.len()).enumerate() {
-        let time = spans.first + row;
-        for (flag, &(start, end)) in flags.iter_mut().zip(spans.bounds) {
-            *flag *= u8::from(start <= time && time < end);
-        }
     }
 }
 

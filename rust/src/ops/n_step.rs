@@ -4,8 +4,9 @@
 //! `w[t] = r[t] + gamma (w[t+1], or V'[t] where the episode ends)`.
 
 use super::element::Real;
-use super::rollout::{Details, Inputs, Outputs};
+use super::rollout::{Inputs, Outputs};
 use super::strided::{FlagSource, Sink, Source};
+use super::tiles::FlagFeed;
 use crate::pool::{self, PoolError};
 
 /// Environments whose arrays are brought into buffers together: enough for rows of environments to
@@ -96,14 +97,19 @@ fn lines<R: Real>(inputs: &Inputs<'_, R>, sink: &mut Sink<'_, R>, n: usize) {
     let final_values = loaded(truncation.final_values);
     let gammas = loaded(details.gammas);
     let (terminated, truncated) = (flags(inputs.terminated), flags(truncation.truncated));
-    let valid = valid_steps(flags(details.mask), details, times);
+    let mut feed = FlagFeed::new();
+    let valid = details.valid(&mut feed);
     let mut last_values = vec![R::ZERO; envs];
     inputs.last_values.load(&mut last_values);
     let mut results = vec![R::ZERO; times * envs];
+    let steps = |env: usize| {
+        let counts = move |&(time, _): &(usize, usize)| valid.row(time)[env] != 0;
+        (0..times).zip(env * times..).filter(counts)
+    };
     let mut line = Line::new(times);
     for env in 0..envs {
         line.clear();
-        for at in (env * times..(env + 1) * times).filter(|&at| valid[at] != 0) {
+        for (_, at) in steps(env) {
             let after = if terminated[at] != 0 {
                 Some(R::ZERO)
             } else {
@@ -112,23 +118,12 @@ fn lines<R: Real>(inputs: &Inputs<'_, R>, sink: &mut Sink<'_, R>, n: usize) {
             line.push(rewards[at], gammas[at], values[at], after);
         }
         let mut returns = line.returns(n, last_values[env]).iter();
-        for at in (env * times..(env + 1) * times).filter(|&at| valid[at] != 0) {
+        for (_, at) in steps(env) {
             results[at] = *returns.next().expect("one for every step that counts");
         }
     }
     let mut turned = sink.part(0..times, 0..envs).transposed();
     turned.store(&results);
-}
-
-fn valid_steps<R: Real>(mut mask: Vec<u8>, details: &Details<'_, R>, times: usize) -> Vec<u8> {
-    if let Some(spans) = details.spans {
-        for (flags, &(start, end)) in mask.chunks_exact_mut(times).zip(spans.bounds) {
-            for (time, flag) in flags.iter_mut().enumerate() {
-                *flag *= u8::from(start <= time && time < end);
-            }
-        }
-    }
-    mask
 }
 
 /// The steps of one trajectory that count.

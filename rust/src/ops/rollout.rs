@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::element::Real;
-use super::strided::{FlagSource, Sink, Source};
+use super::strided::{FlagSource, Rows, Sink, Source};
+use super::tiles::FlagFeed;
 
 /// How many arrays with one value per transition an estimator may read.
 pub const STEPS: usize = 4;
@@ -80,15 +81,7 @@ impl<R: Real> Inputs<'_, R> {
                 truncated: flags(truncation.truncated),
                 final_values: values(truncation.final_values),
             }),
-            details: self.details.map(|details| Details {
-                gammas: values(details.gammas),
-                lambdas: values(details.lambdas),
-                mask: flags(details.mask),
-                spans: details.spans.map(|spans| Spans {
-                    bounds: &spans.bounds[envs.clone()],
-                    first: spans.first + times.start,
-                }),
-            }),
+            details: (self.details).map(|details| details.part(times.clone(), envs.clone())),
         }
     }
 
@@ -123,6 +116,35 @@ impl<R: Real> Inputs<'_, R> {
     /// Whether the times of a trajectory lie side by side, and its neighbours' do not.
     pub fn is_row_major(&self) -> bool {
         self.steps[0].is_some_and(|first| !first.is_dense() && first.transposed().is_dense())
+    }
+}
+
+impl<R: Real> Details<'_, R> {
+    #[inline]
+    pub fn part(&self, times: Range<usize>, envs: Range<usize>) -> Self {
+        Self {
+            gammas: self.gammas.part(times.clone(), envs.clone()),
+            lambdas: self.lambdas.part(times.clone(), envs.clone()),
+            mask: self.mask.part(times.clone(), envs.clone()),
+            spans: self.spans.map(|spans| Spans {
+                bounds: &spans.bounds[envs],
+                first: spans.first + times.start,
+            }),
+        }
+    }
+
+    /// Flags of the steps that count.
+    #[inline(always)]
+    pub fn valid<'a>(&'a self, feed: &'a mut FlagFeed) -> Rows<'a, u8> {
+        feed.changed_rows(&self.mask, |mask| {
+            let Some(spans) = self.spans else { return };
+            for (row, flags) in mask.chunks_exact_mut(spans.bounds.len()).enumerate() {
+                let time = spans.first + row;
+                for (flag, &(start, end)) in flags.iter_mut().zip(spans.bounds) {
+                    *flag *= u8::from(start <= time && time < end);
+                }
+            }
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use super::arrays::Code;
 use crate::ops::element::Element;
 use crate::ops::estimators::Rates;
+use crate::ops::moments::{Moments, moments};
 use crate::ops::n_step::{n_step, n_step_packed};
 use crate::ops::rollout::{Details, Inputs, Outputs, STEPS, Spans, Truncation};
 use crate::ops::strided::{FlagKind, FlagSource, Layout, Sink, Source};
@@ -28,13 +29,14 @@ pub(super) enum Op {
     Vtrace,
     Retrace,
     EligibilityTraces,
+    GaeMoments,
 }
 
 impl Op {
     pub(super) fn from_int(code: usize) -> Option<Self> {
         use Op::{
-            DiscountedReturns, EligibilityTraces, Gae, NStepReturns, Retrace, TdLambdaReturns,
-            Vtrace,
+            DiscountedReturns, EligibilityTraces, Gae, GaeMoments, NStepReturns, Retrace,
+            TdLambdaReturns, Vtrace,
         };
         [
             Gae,
@@ -44,6 +46,7 @@ impl Op {
             Vtrace,
             Retrace,
             EligibilityTraces,
+            GaeMoments,
         ]
         .get(code)
         .copied()
@@ -53,7 +56,7 @@ impl Op {
     pub(super) fn steps(self) -> usize {
         match self {
             Self::DiscountedReturns | Self::EligibilityTraces => 1,
-            Self::Gae | Self::TdLambdaReturns | Self::NStepReturns => 2,
+            Self::Gae | Self::GaeMoments | Self::TdLambdaReturns | Self::NStepReturns => 2,
             Self::Vtrace => 3,
             Self::Retrace => 4,
         }
@@ -61,17 +64,17 @@ impl Op {
 
     /// How many arrays it writes.
     pub(super) fn results(self) -> usize {
-        if matches!(self, Self::Gae | Self::Vtrace) {
-            2
-        } else {
-            1
+        match self {
+            Self::GaeMoments => 3,
+            Self::Gae | Self::Vtrace => 2,
+            _ => 1,
         }
     }
 
     /// The walk, unless it is none.
     fn kind(self) -> Option<Kind> {
         Some(match self {
-            Self::Gae | Self::TdLambdaReturns => Kind::Gae,
+            Self::Gae | Self::GaeMoments | Self::TdLambdaReturns => Kind::Gae,
             Self::DiscountedReturns => Kind::Discounted,
             Self::NStepReturns => return None,
             Self::Vtrace => Kind::Vtrace,
@@ -107,6 +110,8 @@ pub(super) struct Call {
     pub(super) final_values: Option<Layout>,
     pub(super) extras: Extras,
     pub(super) outputs: [Option<Layout>; 2],
+    /// Three float64: count, mean and sum of squares of the first output.
+    pub(super) moments: Option<Layout>,
     pub(super) rates: Rates,
     pub(super) n: usize,
 }
@@ -212,7 +217,8 @@ impl Call {
         };
         let outputs = Outputs(self.outputs.map(|layout| layout.map(sink)));
         let (rates, n) = (self.rates, self.n);
-        let body = || -> Result<(), PoolError> {
+        let sample = (self.outputs[0].zip(self.moments)).map(|(layout, _)| source(layout));
+        let body = || -> Result<Option<Moments>, PoolError> {
             match (kind, bounds) {
                 (Some(kind), None) => estimate(kind, &inputs, outputs, &rates),
                 (Some(kind), Some(bounds)) => {
@@ -220,14 +226,25 @@ impl Call {
                 }
                 (None, None) => n_step(&inputs, outputs, n),
                 (None, Some(bounds)) => n_step_packed(&inputs, outputs, n, bounds),
-            }
+            }?;
+            Ok(sample.map(|sample| moments(sample, inputs.details, times, envs)))
         };
         let done = if times * envs < DETACH_FROM {
             body()
         } else {
             py.detach(body)
         };
-        done.map_err(|error| PyValueError::new_err(error.to_string()))
+        let found = done.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        if let (Some(layout), Some(found)) = (self.moments, found) {
+            for (at, x) in [found.count, found.mean, found.squares]
+                .into_iter()
+                .enumerate()
+            {
+                // SAFETY: the caller's promise: float64 in a row.
+                unsafe { layout.address(0, at).cast::<f64>().write_unaligned(x) };
+            }
+        }
+        Ok(())
     }
 
     /// The times that count, in the direction of the walk.

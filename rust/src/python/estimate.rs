@@ -26,7 +26,7 @@ pub(super) fn estimate_raw(
     strides_in_bytes: bool,
 ) -> PyResult<()> {
     let op = Op::from_int(op)
-        .ok_or_else(|| PyValueError::new_err(format!("op must be between 0 and 6, not {op}")))?;
+        .ok_or_else(|| PyValueError::new_err(format!("op must be between 0 and 7, not {op}")))?;
     let steps = op.steps();
     check_count("arrays", arrays.len(), steps + 9)?;
     check_count("results", results.len(), op.results())?;
@@ -67,8 +67,15 @@ pub(super) fn estimate_raw(
         *layout = values(index, frame)?;
     }
     let mut outputs = [None; 2];
-    for (slot, result) in outputs.iter_mut().zip(results) {
+    for (slot, result) in outputs.iter_mut().zip(results.iter()) {
         *slot = placed(&result, frame, strides_in_bytes)?.map(|(layout, _)| layout);
+    }
+    let mut moments = None;
+    if op == Op::GaeMoments {
+        moments = placed(&results.get_item(2)?, Frame::row(3), strides_in_bytes)?;
+        if moments.is_some_and(|(_, code)| code != Code::F64) {
+            return Err(PyValueError::new_err("moments must be float64"));
+        }
     }
     if op == Op::TdLambdaReturns {
         outputs.swap(0, 1);
@@ -90,6 +97,7 @@ pub(super) fn estimate_raw(
             bounds,
         },
         outputs,
+        moments: moments.map(|(layout, _)| layout),
         rates,
         n,
     };
@@ -186,9 +194,10 @@ fn rates(op: Op, numbers: &[f64]) -> PyResult<(Rates, usize)> {
         (Op::Vtrace, &[gamma, rho_bar, c_bar]) => {
             (rates.gamma, rates.bars) = (gamma, [rho_bar, c_bar]);
         }
-        (Op::Gae | Op::TdLambdaReturns | Op::Retrace | Op::EligibilityTraces, &[gamma, lambda]) => {
-            (rates.gamma, rates.lambda) = (gamma, lambda)
-        }
+        (
+            Op::Gae | Op::GaeMoments | Op::TdLambdaReturns | Op::Retrace | Op::EligibilityTraces,
+            &[gamma, lambda],
+        ) => (rates.gamma, rates.lambda) = (gamma, lambda),
         _ => {
             return Err(PyValueError::new_err(format!(
                 "numbers must be those of {op:?}, not {numbers:?}"

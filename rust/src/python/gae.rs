@@ -61,6 +61,7 @@ pub(super) fn gae<'py>(
         final_values: final_values.map(values_there).transpose()?,
         extras: Extras::default(),
         outputs: [None; 2],
+        moments: None,
         rates,
         n: 1,
     };
