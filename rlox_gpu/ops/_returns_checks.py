@@ -27,16 +27,10 @@ def check_inputs(kind: Kind, spec: Spec, inputs: Inputs, time_dim: Any) -> None:
     """Raise unless the arrays fit each other; the first sets shape, dtype and device."""
     count = len(spec.steps)
     like = inputs[0]
-    terminated, boundary, truncated, final_values, *ragged = inputs[count:]
+    terminated, boundary, truncated, final_values, mask, lengths, cu_seqlens = inputs[count:]
     shape = like.shape
     ndim = len(shape)
-    if ndim != 1 and ndim != 2:
-        raise ValueError(f"{spec.steps[0]}: expected 1 or 2 dimensions, got shape {tuple(shape)}")
-    if like.dtype not in kind.values:
-        raise TypeError(
-            f"{spec.steps[0]}: expected float16, bfloat16, float32 or float64, "
-            f"got {dtype_name(like)}"
-        )
+    _check_first(kind, spec.steps[0], like, ndim)
     if time_dim != 0 and time_dim != -1 and not (time_dim == 1 and ndim == 2):
         raise ValueError(f"time_dim: expected 0 or -1 (or 1 in two dimensions), got {time_dim!r}")
     for at in range(1, count):
@@ -47,28 +41,31 @@ def check_inputs(kind: Kind, spec: Spec, inputs: Inputs, time_dim: Any) -> None:
     if final_values is not None:
         check_values(kind, spec, "final_values", final_values, shape, like)
     lines = shape[:0] if ndim == 1 else shape[1:] if time_dim == 0 else shape[:1]
-    if any(x is not None for x in ragged):
-        lines = _check_ragged(kind, spec, ragged, lines, like)
+    if mask is not None:
+        _check_flags(kind, spec, "mask", mask, like)
+    if cu_seqlens is not None:
+        lines = _sequences(kind, spec, cu_seqlens, lengths, like)
+    elif lengths is not None:
+        _check_lengths(kind, spec, lengths, lines, like)
     if boundary is not None or spec.boundary == "last_values":
         check_values(kind, spec, spec.boundary, boundary, lines, like)
 
 
-def _check_ragged(
-    kind: Kind, spec: Spec, ragged: Sequence[Any], lines: tuple[int, ...], like: Any
-) -> tuple[int, ...]:
-    """The shape that ``last_values`` must have."""
-    mask, lengths, cu_seqlens = ragged
-    if mask is not None:
-        _check_flags(kind, spec, "mask", mask, like)
-    if cu_seqlens is not None:
-        return _sequences(kind, spec, cu_seqlens, lengths, like)
-    if lengths is not None:
-        if len(like.shape) == 1:
-            raise ValueError("lengths: expected None for a single trajectory, got one")
-        _check_counts(kind, spec, "lengths", lengths, like)
-        if lengths.shape != lines:
-            raise ValueError(f"lengths: expected shape {tuple(lines)}, got {tuple(lengths.shape)}")
-    return lines
+def _check_first(kind: Kind, name: str, x: Any, ndim: int) -> None:
+    if ndim != 1 and ndim != 2:
+        raise ValueError(f"{name}: expected 1 or 2 dimensions, got shape {tuple(x.shape)}")
+    if x.dtype not in kind.values:
+        raise TypeError(
+            f"{name}: expected float16, bfloat16, float32 or float64, got {dtype_name(x)}"
+        )
+
+
+def _check_lengths(kind: Kind, spec: Spec, lengths: Any, lines: tuple[int, ...], like: Any) -> None:
+    if len(like.shape) == 1:
+        raise ValueError("lengths: expected None for a single trajectory, got one")
+    _check_counts(kind, spec, "lengths", lengths, like)
+    if lengths.shape != lines:
+        raise ValueError(f"lengths: expected shape {tuple(lines)}, got {tuple(lengths.shape)}")
 
 
 def _sequences(kind: Kind, spec: Spec, cu_seqlens: Any, lengths: Any, like: Any) -> tuple[int, ...]:
@@ -152,13 +149,13 @@ def split_numbers(
     found: list[float] = []
     arrays = [None, None]
     for name, value in numbers.items():
-        if name not in DISCOUNTS:
-            found.append(_step_count(value) if name == "n" else nonnegative(name, value))
-        elif isinstance(value, kind.array):
-            arrays[name != "gamma"] = _discounts(kind, spec, name, value, like)
-            found.append(1.0)
-        else:
+        if name in DISCOUNTS:
+            if type(value) is not float and isinstance(value, kind.array):
+                arrays[name != "gamma"] = _discounts(kind, spec, name, value, like)
+                value = 1.0
             found.append(unit_number(name, value))
+        else:
+            found.append(_step_count(value) if name == "n" else nonnegative(name, value))
     return found, arrays[0], arrays[1]
 
 

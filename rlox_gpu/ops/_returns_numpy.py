@@ -48,7 +48,7 @@ def estimate(
         _check_memory(spec, [*arrays, "gamma", spec.numbers[-1]], inputs, out)
     _rust.estimate_raw(
         spec.code,
-        [_described(x) for x in inputs],
+        [None if x is None else _described(x) for x in inputs],
         [_described(x) for x in out],
         like.shape,
         sequences(inputs),
@@ -59,8 +59,8 @@ def estimate(
     return tuple(out)
 
 
-def _described(x: Any) -> tuple[int, tuple[int, ...], int] | None:
-    return None if x is None else (address(x), x.strides, _FLAGS[x.dtype])
+def _described(x: Any) -> tuple[int, tuple[int, ...], int]:
+    return address(x), x.strides, _FLAGS[x.dtype]
 
 
 def _check_memory(spec: Spec, names: list[str], inputs: list[Any], out: Any) -> None:

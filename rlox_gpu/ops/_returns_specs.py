@@ -28,7 +28,7 @@ class Spec:
 
 
 # Numbers in [0, 1] that may be arrays instead.
-DISCOUNTS = ("gamma", "gae_lambda", "td_lambda", "retrace_lambda", "trace_lambda")
+DISCOUNTS = frozenset({"gamma", "gae_lambda", "td_lambda", "retrace_lambda", "trace_lambda"})
 
 GAE = Spec("gae", 0, ("rewards", "values"), ("gamma", "gae_lambda"), ("advantages", "returns"))
 GAE_MOMENTS = Spec("gae_moments", 7, GAE.steps, GAE.numbers, (*GAE.results, "moments"))

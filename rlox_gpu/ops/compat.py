@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import _rust
+from .traces import vtrace
 
 # What the core calls some of the arguments, and what they are called here.
 _NAMES = {"terminated": "dones", "gae_lambda": "lam"}
@@ -158,23 +159,22 @@ def compute_vtrace(
     Espeholt et al., "IMPALA: scalable distributed deep-RL with importance weighted actor-learner
     architectures", ICML 2018, https://arxiv.org/abs/1802.01561.
     """
-    from .traces import vtrace
-
-    values_of = {"log_rhos": log_rhos, "rewards": rewards, "values": values}
-    rates = {"gamma": gamma, "rho_bar": rho_bar, "c_bar": c_bar}
+    arrays = {"log_rhos": log_rhos, "rewards": rewards, "values": values}
+    rates: dict[str, Any] = {"gamma": gamma, "rho_bar": rho_bar, "c_bar": c_bar}
     try:
-        if _is_tensor(rewards):
-            import torch
+        if not _is_tensor(rewards):
+            steps = {name: _array(name, x, np.float32) for name, x in arrays.items()}
+            flags = _array("dones", dones)
+            result = vtrace(**steps, terminated=flags, last_values=bootstrap_value, **rates)
+            return result.vs, result.pg_advantages
+        import torch
 
-            device = rewards.device
-            steps = [x.to(torch.float32) for x in map(torch.as_tensor, values_of.values())]
-            dones = torch.as_tensor(dones, device=device)
-            with torch.no_grad():
-                return tuple(
-                    vtrace(*(x.to(device) for x in steps), dones, float(bootstrap_value), **rates)
-                )
-        steps = [_array(name, x, np.float32) for name, x in values_of.items()]
-        return tuple(vtrace(*steps, _array("dones", dones), bootstrap_value, **rates))
+        device = rewards.device
+        steps = {k: torch.as_tensor(x).to(device, torch.float32) for k, x in arrays.items()}
+        flags = torch.as_tensor(dones, device=device)
+        with torch.no_grad():
+            result = vtrace(**steps, terminated=flags, last_values=bootstrap_value, **rates)
+        return result.vs, result.pg_advantages
     except (TypeError, ValueError) as error:
         raise _renamed(error, _VTRACE_NAMES) from None
 

@@ -122,7 +122,7 @@ impl Estimator for Vtrace {
 }
 
 /// Retrace(lambda) targets of action values (Munos et al., "Safe and efficient off-policy
-/// reinforcement learning", NeurIPS 2016); x is the correction times the step's own trace, which is
+/// reinforcement learning", 2016); x is the correction times the step's own trace, which is
 /// what the step before sees of it.
 pub struct Retrace;
 

@@ -217,14 +217,15 @@ impl<'a, R: Real, E: Estimator, const TRUNCATION: bool, const DETAILS: bool> Rec
             discount = discount.masked(runs_on);
             decay = decay.masked(runs_on);
         }
-        let mut slots = [values; STEPS];
-        for slot in 0..E::SLOTS.len() {
-            if slot != VALUES {
-                slots[slot] = V::load(&slices.steps[slot][start..]);
+        let slot = |slot: usize| {
+            if slot < E::SLOTS.len() && slot != VALUES {
+                V::load(&slices.steps[slot][start..])
+            } else {
+                values
             }
-        }
+        };
         E::coefficients(&Step {
-            slots,
+            slots: [slot(0), slot(1), slot(2), slot(3)],
             bootstrap: gamma.mul(following).masked(goes_on),
             discount,
             decay,

@@ -1,7 +1,7 @@
 //! Count, mean and sum of squared differences from the mean.
 //!
-//! Tiles are small samples with two passes each, merged as in Chan, Golub and LeVeque, "Updating
-//! formulae and a pairwise algorithm for computing sample variances", 1979.
+//! Tiles are small samples with two passes each, merged as in Chan and others, "Updating formulae and a
+//! pairwise algorithm for computing sample variances", 1979.
 
 use super::element::Real;
 use super::registers::{self, Arch, Task};

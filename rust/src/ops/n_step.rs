@@ -107,7 +107,7 @@ fn lines<R: Real>(inputs: &Inputs<'_, R>, sink: &mut Sink<'_, R>, n: usize) {
         (0..times).zip(env * times..).filter(counts)
     };
     let mut line = Line::new(times);
-    for env in 0..envs {
+    for (env, &last_value) in last_values.iter().enumerate() {
         line.clear();
         for (_, at) in steps(env) {
             let after = if terminated[at] != 0 {
@@ -117,7 +117,7 @@ fn lines<R: Real>(inputs: &Inputs<'_, R>, sink: &mut Sink<'_, R>, n: usize) {
             };
             line.push(rewards[at], gammas[at], values[at], after);
         }
-        let mut returns = line.returns(n, last_values[env]).iter();
+        let mut returns = line.returns(n, last_value).iter();
         for (_, at) in steps(env) {
             results[at] = *returns.next().expect("one for every step that counts");
         }

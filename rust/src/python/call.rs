@@ -153,7 +153,9 @@ impl Call {
         self.extras.lambdas.iter_mut().for_each(turn);
         if let Some(bounds) = &mut self.extras.bounds {
             bounds.reverse();
-            bounds.iter_mut().for_each(|bound| *bound = times - *bound);
+            for bound in bounds {
+                *bound = times - *bound;
+            }
             // One per trajectory, the last one first.
             let turned = |layout: Layout| layout.transposed().reversed().transposed();
             self.last_values = self.last_values.map(turned);

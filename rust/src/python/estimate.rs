@@ -22,7 +22,7 @@ pub(super) fn estimate_raw(
     shape: &Bound<'_, PyTuple>,
     sequences: usize,
     time_dim: isize,
-    numbers: Vec<f64>,
+    numbers: &Bound<'_, PyList>,
     strides_in_bytes: bool,
 ) -> PyResult<()> {
     let op = Op::from_int(op)
@@ -80,7 +80,7 @@ pub(super) fn estimate_raw(
     if op == Op::TdLambdaReturns {
         outputs.swap(0, 1);
     }
-    let (rates, n) = rates(op, &numbers)?;
+    let (rates, n) = rates(op, &numbers.extract::<Vec<f64>>()?)?;
     let call = Call {
         op,
         code,
