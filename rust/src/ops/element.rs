@@ -1,6 +1,6 @@
 //! Element types: what is stored, and the type that arithmetic runs in.
 
-use std::ops::{Add, Mul, Sub};
+use std::ops::{Add, Div, Mul, Sub};
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -36,6 +36,7 @@ pub trait Real:
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
+    + Div<Output = Self>
     + Default
     + Transcendental
     + Into<f64>
@@ -44,6 +45,7 @@ pub trait Real:
 
     const ZERO: Self;
     const ONE: Self;
+    const NEG_INFINITY: Self;
 
     fn from_f64(x: f64) -> Self;
 
@@ -87,6 +89,7 @@ macro_rules! impl_real {
 
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
+            const NEG_INFINITY: Self = <$type>::NEG_INFINITY;
 
             #[inline(always)]
             fn from_f64(x: f64) -> Self {

@@ -7,12 +7,14 @@ mod estimate;
 mod frame;
 mod gae;
 mod ops;
+mod sampling;
 
 use pyo3::prelude::*;
 
 #[pymodule(gil_used = false)]
 fn _rust(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ops::register(module)?;
+    sampling::register(module)?;
     envs::register(module)?;
     Ok(())
 }
