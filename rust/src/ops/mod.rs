@@ -4,13 +4,10 @@ pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod estimators;
 mod line;
-<<<<<<< HEAD
 mod model;
 pub(crate) mod moments;
 pub(crate) mod n_step;
-=======
 pub(crate) mod noise;
->>>>>>> main
 pub mod random;
 mod registers;
 pub(crate) mod rollout;
