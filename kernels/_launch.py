@@ -6,13 +6,17 @@ from enum import Enum
 
 WARP = 32
 
-# By (float64, truncation): the most that compile without spills and with full occupancy in reach.
+# By (float64, no more than a reward, a value and a flag to read): the most that compile without
+# spills and with full occupancy in reach.
 _ELEMENTS_AHEAD = {
-    (False, False): 32,
-    (False, True): 10,
-    (True, False): 16,
-    (True, True): 8,
+    (False, True): 32,
+    (False, False): 10,
+    (True, True): 16,
+    (True, False): 8,
 }
+# A chunk of a long sequence: four warps, each lane with one access to each of four tiles.
+_CHUNK_WARPS = 4
+_CHUNK_TILES = 4
 
 
 class Layout(Enum):
@@ -22,16 +26,25 @@ class Layout(Enum):
     ROW_MAJOR = "row_major"
 
 
+class Regime(Enum):
+    """How the recurrence is spread over the device."""
+
+    LANES = "a lane walks neighbouring environments through time"
+    ROWS = "a warp walks a row, tile by tile"
+    CHUNKS = "programs take the tiles of all sequences at once"
+
+
 @dataclass(frozen=True)
 class LaunchConfig:
     """One launch of a scan kernel over ``[T, N]``.
 
-    A program owns ``block_n`` sequences. It walks back through time in turns: ``ahead`` loads of
-    ``block_t`` steps each are issued before any of them is used. ``vector`` is the number of
-    neighbouring elements that one lane owns, ``unit`` how many of them one access can take.
+    A program owns ``block_n`` sequences, of which it walks ``ahead`` blocks of ``block_t`` steps
+    at a time, all asked for before the first is used; in the chunked regime these are all it
+    owns. ``vector`` is the number of neighbouring elements that one lane owns, ``unit`` how many
+    of them one access can take.
     """
 
-    layout: Layout
+    regime: Regime
     block_n: int
     block_t: int
     ahead: int
@@ -40,11 +53,26 @@ class LaunchConfig:
     num_warps: int
 
     def programs(self, num_envs: int) -> int:
-        """Number of programs for ``num_envs`` sequences."""
+        """Number of programs for ``num_envs`` sequences, or for one block of their steps."""
         return -(-num_envs // self.block_n)
 
 
+def scan_regime(num_steps: int, num_envs: int, layout: Layout, sm_count: int) -> Regime:
+    """The regime for ``num_steps`` x ``num_envs`` elements.
+
+    Sequences are cut into chunks where they are long and too few to give each multiprocessor a
+    warp: the walk of a single warp is bound by the latency of its turns, whose number a lane
+    reaches earlier than a row's warp does.
+    """
+    if layout is Layout.TIME_MAJOR:
+        few, long = num_envs < WARP * sm_count, num_steps >= 512
+        return Regime.CHUNKS if few and long else Regime.LANES
+    few, long = num_envs < sm_count, num_steps >= 4096
+    return Regime.CHUNKS if few and long else Regime.ROWS
+
+
 def scan_config(
+    regime: Regime,
     num_steps: int,
     num_envs: int,
     layout: Layout,
@@ -52,21 +80,23 @@ def scan_config(
     sm_count: int,
     *,
     alignment: int,
-    truncation: bool,
+    plain: bool,
 ) -> LaunchConfig:
     """Block sizes and warps for ``num_steps`` x ``num_envs`` elements of ``itemsize`` bytes.
 
     ``alignment`` is a number of elements that divides the contiguous size and every stride,
-    ``truncation`` says that two more arrays are read. Any size is served: what does not fit into
-    one turn is walked in several.
+    ``plain`` says that no more is read than a reward, a value and a flag. Any size is served: what
+    does not fit into one turn is walked in several.
     """
-    if layout is Layout.TIME_MAJOR:
-        return _time_major(num_envs, itemsize, sm_count, alignment, truncation)
-    return _row_major(num_steps, num_envs, itemsize, sm_count, alignment, truncation)
+    if regime is Regime.CHUNKS:
+        return _chunks(num_envs, layout, itemsize, alignment)
+    if regime is Regime.LANES:
+        return _lanes(num_envs, itemsize, sm_count, alignment, plain)
+    return _rows(num_steps, num_envs, itemsize, sm_count, alignment, plain)
 
 
-def _time_major(
-    num_envs: int, itemsize: int, sm_count: int, alignment: int, truncation: bool
+def _lanes(
+    num_envs: int, itemsize: int, sm_count: int, alignment: int, plain: bool
 ) -> LaunchConfig:
     # Wide accesses save instructions, narrow ones spread few environments over more
     # multiprocessors: take the widest that still gives each of them a warp.
@@ -76,9 +106,9 @@ def _time_major(
     num_warps = 4 if num_envs >= 4 * 4 * WARP * vector * sm_count else 1
     # Registers bound the elements that a lane can hold ahead. Short rollouts use the same number:
     # masked rows cost little, and each number is another kernel to compile.
-    elements = _ELEMENTS_AHEAD[itemsize == 8, truncation]
+    elements = _ELEMENTS_AHEAD[itemsize == 8, plain]
     return LaunchConfig(
-        Layout.TIME_MAJOR,
+        Regime.LANES,
         block_n=WARP * vector * num_warps,
         block_t=1,
         ahead=elements // vector,
@@ -88,13 +118,13 @@ def _time_major(
     )
 
 
-def _row_major(
+def _rows(
     num_steps: int,
     num_envs: int,
     itemsize: int,
     sm_count: int,
     alignment: int,
-    truncation: bool,
+    plain: bool,
 ) -> LaunchConfig:
     # A warp spans at most one row, so that the scan needs shuffles and no shared memory.
     vector = 2 if itemsize == 8 else 4
@@ -102,13 +132,29 @@ def _row_major(
     rows_per_warp = WARP * vector // block_t
     num_warps = 4 if num_envs >= 4 * 4 * rows_per_warp * sm_count else 1
     return LaunchConfig(
-        Layout.ROW_MAJOR,
+        Regime.ROWS,
         block_n=rows_per_warp * num_warps,
         block_t=block_t,
-        ahead=min(2 if truncation else 4, _power_of_two(-(-num_steps // block_t))),
+        ahead=min(4 if plain else 2, _power_of_two(-(-num_steps // block_t))),
         vector=vector,
         unit=math.gcd(vector, alignment),
         num_warps=num_warps,
+    )
+
+
+def _chunks(num_envs: int, layout: Layout, itemsize: int, alignment: int) -> LaunchConfig:
+    # Side by side in memory as many sequences as make a row of 128 bytes; else one.
+    vector = 2 if itemsize == 8 else 4
+    block_n = min(WARP, _power_of_two(num_envs)) if layout is Layout.TIME_MAJOR else 1
+    tile = WARP * vector * _CHUNK_WARPS
+    return LaunchConfig(
+        Regime.CHUNKS,
+        block_n=block_n,
+        block_t=tile // block_n,
+        ahead=_CHUNK_TILES,
+        vector=vector,
+        unit=math.gcd(vector, alignment),
+        num_warps=_CHUNK_WARPS,
     )
 
 

@@ -13,10 +13,18 @@ __version__ = "0.1.0"
 
 _HOME = {
     "GAE": "ops.returns",
+    "VTrace": "ops.traces",
     "compute_gae": "ops.compat",
     "compute_gae_batched": "ops.compat",
     "compute_gae_batched_f32": "ops.compat",
+    "compute_vtrace": "ops.compat",
+    "discounted_returns": "ops.returns",
+    "eligibility_traces": "ops.traces",
     "gae": "ops.returns",
+    "n_step_returns": "ops.returns",
+    "retrace": "ops.traces",
+    "td_lambda_returns": "ops.returns",
+    "vtrace": "ops.traces",
     "CategoricalSample": "ops.sampling",
     "sample_categorical": "ops.sampling",
     "CartPole": "envs.rlox_api",

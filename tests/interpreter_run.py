@@ -4,13 +4,20 @@ The interpreter must be chosen before the kernels are imported, so this file is 
 process of its own, by test_kernels_interpreter.py.
 """
 
+import estimator_api_cases
+import estimator_kernel_cases
 import kernel_cases
 import pytest
 import sampling_kernel_cases
 
 from rlox_gpu import _dispatch
 
-for _cases in (kernel_cases, sampling_kernel_cases):
+for _cases in (
+    kernel_cases,
+    estimator_api_cases,
+    estimator_kernel_cases,
+    sampling_kernel_cases,
+):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):
             globals()["test_" + _name.removeprefix("check_")] = _check
@@ -23,8 +30,8 @@ def device():
 
 @pytest.fixture(autouse=True)
 def interpreted():
-    from rlox_gpu.kernels import gae
+    from rlox_gpu.kernels.time_major import time_major_kernel
 
-    assert type(gae._gae_time_major_kernel).__name__ == "InterpretedFunction"
+    assert type(time_major_kernel).__name__ == "InterpretedFunction"
     with _dispatch.force_triton():
         yield

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from reference import moments_reference, valid_steps
 
 import rlox_gpu
-from rlox_gpu.ops import returns, traces
 
 TOLERANCE = {"float16": 4e-3, "float32": 3e-5, "float64": 1e-11}
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: e.name)
@@ -211,26 +210,26 @@ def assert_equal(got, want):
 
 def test_lambda_one_is_monte_carlo_also_at_truncations(rollout):
     expected = _discounted(rollout, 0.95)
-    assert_equal(returns.discounted_returns(**_without_values(rollout), gamma=0.95), expected)
-    assert_equal(returns.td_lambda_returns(**rollout, gamma=0.95, td_lambda=1.0), expected)
+    assert_equal(rlox_gpu.discounted_returns(**_without_values(rollout), gamma=0.95), expected)
+    assert_equal(rlox_gpu.td_lambda_returns(**rollout, gamma=0.95, td_lambda=1.0), expected)
     advantages = rlox_gpu.gae(**rollout, gamma=0.95, gae_lambda=1.0).advantages
     assert_equal(advantages, expected - rollout["values"])
-    assert_equal(returns.n_step_returns(**rollout, gamma=0.95, n=60), expected)
+    assert_equal(rlox_gpu.n_step_returns(**rollout, gamma=0.95, n=60), expected)
 
 
 def test_one_step_is_lambda_zero(rollout):
-    one = returns.n_step_returns(**rollout, n=1)
-    assert_equal(one, returns.td_lambda_returns(**rollout, td_lambda=0.0))
+    one = rlox_gpu.n_step_returns(**rollout, n=1)
+    assert_equal(one, rlox_gpu.td_lambda_returns(**rollout, td_lambda=0.0))
     assert_equal(one - rollout["values"], rlox_gpu.gae(**rollout, gae_lambda=0.0).advantages)
 
 
 def test_td_lambda_returns_are_those_of_gae(rollout):
-    found = returns.td_lambda_returns(**rollout, gamma=0.9, td_lambda=0.8)
+    found = rlox_gpu.td_lambda_returns(**rollout, gamma=0.9, td_lambda=0.8)
     assert_equal(found, rlox_gpu.gae(**rollout, gamma=0.9, gae_lambda=0.8).returns)
 
 
 def test_vtrace_on_policy_is_lambda_one(rollout):
-    result = traces.vtrace(np.zeros((60, 12)), **rollout)
+    result = rlox_gpu.vtrace(np.zeros((60, 12)), **rollout)
     expected = rlox_gpu.gae(**rollout, gae_lambda=1.0)
     assert_equal(result.vs, expected.returns)
     assert_equal(result.pg_advantages, expected.advantages)
@@ -238,15 +237,15 @@ def test_vtrace_on_policy_is_lambda_one(rollout):
 
 def test_retrace_on_policy_with_values_for_actions_is_td_lambda(rollout):
     steps = {"log_rhos": np.zeros((60, 12)), "q_values": rollout["values"]}
-    targets = traces.retrace(**steps, **rollout, retrace_lambda=0.7)
-    assert_equal(targets, returns.td_lambda_returns(**rollout, td_lambda=0.7))
+    targets = rlox_gpu.retrace(**steps, **rollout, retrace_lambda=0.7)
+    assert_equal(targets, rlox_gpu.td_lambda_returns(**rollout, td_lambda=0.7))
 
 
 def test_traces_are_the_transpose_of_gae(rng, rollout):
     x, y = rng.standard_normal((2, 60, 12))
     mask = rng.random((60, 12)) < 0.8
     flags = {name: rollout[name] for name in ("terminated", "truncated")}
-    found = traces.eligibility_traces(x, **flags, mask=mask)
+    found = rlox_gpu.eligibility_traces(x, **flags, mask=mask)
     zeros = np.zeros((60, 12))
     plain = {"values": zeros, "last_values": zeros[0], "final_values": zeros}
     advantages = rlox_gpu.gae(rewards=y, **plain, **flags, mask=mask).advantages
@@ -356,7 +355,7 @@ BAD_CALLS = {
 def test_bad_input_is_named(rng, changes, error, name):
     inputs = make_gae_inputs(rng, 6, 4, truncation=False)
     with pytest.raises(error, match=name):
-        returns.td_lambda_returns(**inputs | changes)
+        rlox_gpu.td_lambda_returns(**inputs | changes)
 
 
 @pytest.mark.parametrize("bounds", [[0, 5], [1, 6], [0, 4, 3, 6], [0, -1, 6], []])
@@ -391,4 +390,4 @@ def test_infinite_bounds_leave_the_ratios_alone(rng):
 def test_out_must_not_share_memory(rng):
     inputs = make_gae_inputs(rng, 6, 4, truncation=False)
     with pytest.raises(ValueError, match=r"out.*rewards"):
-        returns.td_lambda_returns(**inputs, out=inputs["rewards"])
+        rlox_gpu.td_lambda_returns(**inputs, out=inputs["rewards"])

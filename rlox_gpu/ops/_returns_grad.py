@@ -247,10 +247,23 @@ def _scan_rust(
     return x
 
 
+@torch.no_grad()
 def _scan_triton(
     decays: torch.Tensor, offsets: torch.Tensor, dim: int, forward: bool
 ) -> torch.Tensor:
-    raise NotImplementedError("gradients of the estimators run on the CPU only")
+    from ..kernels.returns import launch_discounted_returns, launch_eligibility_traces
+
+    x = torch.empty_like(offsets)
+    if x.numel() == 0:
+        return x
+    a, b, to = (
+        y.unsqueeze(1) if y.ndim == 1 else y if dim == 0 else y.T for y in (decays, offsets, x)
+    )
+    if forward:
+        launch_eligibility_traces(b, None, None, None, to, a, 1.0)
+    else:
+        launch_discounted_returns(b, None, None, None, None, to, a)
+    return x
 
 
 def _scan_fake(
