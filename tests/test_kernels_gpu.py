@@ -1,5 +1,6 @@
 """The kernel cases on CUDA, and what only a device can show."""
 
+import estimator_api_cases
 import estimator_kernel_cases
 import kernel_cases
 import pytest
@@ -12,7 +13,12 @@ from rlox_gpu.ops.random import permutation, uniform
 
 pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 
-for _cases in (kernel_cases, estimator_kernel_cases, sampling_kernel_cases):
+for _cases in (
+    kernel_cases,
+    estimator_api_cases,
+    estimator_kernel_cases,
+    sampling_kernel_cases,
+):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):
             globals()["test_" + _name.removeprefix("check_")] = _check
