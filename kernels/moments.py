@@ -24,7 +24,7 @@ def add_to_moments(moments, x, valid):
     count, mean, squares = moments
     more = count + tl.where(valid, 1.0, 0.0).to(count.dtype)
     away = x - mean
-    moved = mean + away / more
+    moved = mean + away / tl.maximum(more, 1.0)
     return (
         more,
         tl.where(valid, moved, mean),
@@ -35,7 +35,7 @@ def add_to_moments(moments, x, valid):
 @triton.jit
 def _merge(count, mean, squares, count_more, mean_more, squares_more):
     total = count + count_more
-    share = tl.where(total == 0, 0.0, count_more / total)
+    share = count_more / tl.maximum(total, 1.0)
     away = mean_more - mean
     return total, mean + away * share, squares + squares_more + away * away * count * share
 
