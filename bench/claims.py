@@ -12,6 +12,8 @@ GAE_SINGLE = "gae f64 32768 single trajectory"
 VTRACE_1024 = "vtrace f32 128x1024 time-major"
 TD_LAMBDA_1024 = "td_lambda_returns f32 128x1024 time-major"
 OUT = "rlox-gpu numpy out="
+LOGPROBS = "token_logprobs f32 4x512x50257"
+LOGPROBS_PEERS = ("torch log_softmax", "torch row by row")
 CALL = "gae call 16x4 f32"
 START = "process start"
 PPO = "PPO CartPole 8x32, 20 epochs of 256"
@@ -89,6 +91,11 @@ CLAIMS = (
         share(TD_LAMBDA_1024, OUT, (GAE_1024, OUT)),
         1.3,
         at_least=False,
+    ),
+    Claim(
+        "token_logprobs 4x512x50257 against torch",
+        ratio(LOGPROBS, "rlox-gpu torch", *LOGPROBS_PEERS),
+        2,
     ),
     Claim(
         "CartPole n=4096 against the fastest peer",

@@ -3,6 +3,7 @@
 import estimator_api_cases
 import estimator_kernel_cases
 import kernel_cases
+import logprobs_kernel_cases
 import pytest
 import sampling_kernel_cases
 import torch
@@ -17,6 +18,7 @@ for _cases in (
     kernel_cases,
     estimator_api_cases,
     estimator_kernel_cases,
+    logprobs_kernel_cases,
     sampling_kernel_cases,
 ):
     for _name, _check in vars(_cases).copy().items():
@@ -96,10 +98,14 @@ def test_permutation_is_that_of_the_cpu():
 
 def test_no_call_waits_for_the_device():
     inputs = {k: v.cuda() for k, v in make_torch_inputs(6, 64, 512).items()}
+    logits = torch.zeros(3, 500, device="cuda", requires_grad=True)
+    tokens = torch.zeros(3, dtype=torch.int64, device="cuda")
     rlox_gpu.gae(**inputs)
+    rlox_gpu.token_logprobs(logits, tokens).sum().backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
         rlox_gpu.gae(**inputs)
+        rlox_gpu.token_logprobs(logits, tokens).sum().backward()
         permutation(100, seed=0, step=0, device="cuda")
     finally:
         torch.cuda.set_sync_debug_mode("default")

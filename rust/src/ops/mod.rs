@@ -4,6 +4,7 @@ pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod estimators;
 mod line;
+pub(crate) mod logprobs;
 mod model;
 pub(crate) mod moments;
 pub(crate) mod n_step;
