@@ -14,6 +14,8 @@ TD_LAMBDA_1024 = "td_lambda_returns f32 128x1024 time-major"
 OUT = "rlox-gpu numpy out="
 LOGPROBS = "token_logprobs f32 4x512x50257"
 LOGPROBS_PEERS = ("torch log_softmax", "torch row by row")
+KL_K1 = "token KL k1 f32 64x2048"
+KL_K3 = "token KL k3 f32 64x2048"
 CALL = "gae call 16x4 f32"
 START = "process start"
 PPO = "PPO CartPole 8x32, 20 epochs of 256"
@@ -96,6 +98,21 @@ CLAIMS = (
         "token_logprobs 4x512x50257 against torch",
         ratio(LOGPROBS, "rlox-gpu torch", *LOGPROBS_PEERS),
         2,
+    ),
+    Claim(
+        "token KL k3 against the faster of torch and NumPy",
+        ratio(KL_K3, "rlox-gpu numpy", "torch", "numpy"),
+        2.5,
+    ),
+    Claim(
+        "token KL k3 per sequence against the fastest of torch, NumPy and rlox",
+        ratio(f"{KL_K3} per sequence", "rlox-gpu numpy", "torch", "numpy", "rlox"),
+        2.5,
+    ),
+    Claim(
+        "token KL k1 against the faster of torch and NumPy",
+        ratio(KL_K1, "rlox-gpu numpy", "torch", "numpy"),
+        1,
     ),
     Claim(
         "CartPole n=4096 against the fastest peer",

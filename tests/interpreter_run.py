@@ -7,6 +7,7 @@ process of its own, by test_kernels_interpreter.py.
 import estimator_api_cases
 import estimator_kernel_cases
 import kernel_cases
+import kl_kernel_cases
 import logprobs_kernel_cases
 import pytest
 import sampling_kernel_cases
@@ -19,6 +20,7 @@ for _cases in (
     estimator_kernel_cases,
     logprobs_kernel_cases,
     sampling_kernel_cases,
+    kl_kernel_cases,
 ):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):

@@ -3,6 +3,7 @@
 import estimator_api_cases
 import estimator_kernel_cases
 import kernel_cases
+import kl_kernel_cases
 import logprobs_kernel_cases
 import pytest
 import sampling_kernel_cases
@@ -20,6 +21,7 @@ for _cases in (
     estimator_kernel_cases,
     logprobs_kernel_cases,
     sampling_kernel_cases,
+    kl_kernel_cases,
 ):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):
