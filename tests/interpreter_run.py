@@ -9,6 +9,7 @@ import estimator_kernel_cases
 import kernel_cases
 import kl_kernel_cases
 import logprobs_kernel_cases
+import policy_losses_kernel_cases
 import pytest
 import sampling_kernel_cases
 
@@ -18,9 +19,10 @@ for _cases in (
     kernel_cases,
     estimator_api_cases,
     estimator_kernel_cases,
-    logprobs_kernel_cases,
-    sampling_kernel_cases,
     kl_kernel_cases,
+    logprobs_kernel_cases,
+    policy_losses_kernel_cases,
+    sampling_kernel_cases,
 ):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):
