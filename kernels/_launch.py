@@ -6,17 +6,13 @@ from enum import Enum
 
 WARP = 32
 
-# By (float64, no more than a reward, a value and a flag to read): the most that compile without
-# spills and with full occupancy in reach.
-_ELEMENTS_AHEAD = {
-    (False, True): 32,
-    (False, False): 10,
-    (True, True): 16,
-    (True, False): 8,
-}
-# A chunk of a long sequence: four warps, each lane with one access to each of four tiles.
+# The most elements a lane can hold ahead without spills and with full occupancy in reach: for
+# float64 or not, by how many arrays are read. Three are a reward, a value and a flag, five these
+# and truncations.
+_ELEMENTS_AHEAD = {False: {3: 32, 5: 10}, True: {3: 16, 5: 6}}
+_ELEMENTS_AHEAD_OF_MANY = 4
+# Warps that share a chunk of long sequences, at most.
 _CHUNK_WARPS = 4
-_CHUNK_TILES = 4
 
 
 class Layout(Enum):
@@ -80,23 +76,23 @@ def scan_config(
     sm_count: int,
     *,
     alignment: int,
-    plain: bool,
+    arrays: int,
 ) -> LaunchConfig:
     """Block sizes and warps for ``num_steps`` x ``num_envs`` elements of ``itemsize`` bytes.
 
     ``alignment`` is a number of elements that divides the contiguous size and every stride,
-    ``plain`` says that no more is read than a reward, a value and a flag. Any size is served: what
-    does not fit into one turn is walked in several.
+    ``arrays`` is how many are read. Any size is served: what does not fit into one turn is walked
+    in several.
     """
     if regime is Regime.CHUNKS:
-        return _chunks(num_envs, layout, itemsize, alignment)
+        return _chunks(num_envs, layout, itemsize, alignment, arrays)
     if regime is Regime.LANES:
-        return _lanes(num_envs, itemsize, sm_count, alignment, plain)
-    return _rows(num_steps, num_envs, itemsize, sm_count, alignment, plain)
+        return _lanes(num_envs, itemsize, sm_count, alignment, arrays)
+    return _rows(num_steps, num_envs, itemsize, sm_count, alignment, arrays)
 
 
 def _lanes(
-    num_envs: int, itemsize: int, sm_count: int, alignment: int, plain: bool
+    num_envs: int, itemsize: int, sm_count: int, alignment: int, arrays: int
 ) -> LaunchConfig:
     # Wide accesses save instructions, narrow ones spread few environments over more
     # multiprocessors: take the widest that still gives each of them a warp.
@@ -106,7 +102,9 @@ def _lanes(
     num_warps = 4 if num_envs >= 4 * 4 * WARP * vector * sm_count else 1
     # Registers bound the elements that a lane can hold ahead. Short rollouts use the same number:
     # masked rows cost little, and each number is another kernel to compile.
-    elements = _ELEMENTS_AHEAD[itemsize == 8, plain]
+    limits = _ELEMENTS_AHEAD[itemsize == 8].items()
+    fitting = (elements for most, elements in limits if arrays <= most)
+    elements = next(fitting, _ELEMENTS_AHEAD_OF_MANY)
     return LaunchConfig(
         Regime.LANES,
         block_n=WARP * vector * num_warps,
@@ -124,7 +122,7 @@ def _rows(
     itemsize: int,
     sm_count: int,
     alignment: int,
-    plain: bool,
+    arrays: int,
 ) -> LaunchConfig:
     # A warp spans at most one row, so that the scan needs shuffles and no shared memory.
     vector = 2 if itemsize == 8 else 4
@@ -135,26 +133,31 @@ def _rows(
         Regime.ROWS,
         block_n=rows_per_warp * num_warps,
         block_t=block_t,
-        ahead=min(4 if plain else 2, _power_of_two(-(-num_steps // block_t))),
+        ahead=min(
+            4 if arrays <= 3 else 2 if arrays <= 5 else 1, _power_of_two(-(-num_steps // block_t))
+        ),
         vector=vector,
         unit=math.gcd(vector, alignment),
         num_warps=num_warps,
     )
 
 
-def _chunks(num_envs: int, layout: Layout, itemsize: int, alignment: int) -> LaunchConfig:
+def _chunks(
+    num_envs: int, layout: Layout, itemsize: int, alignment: int, arrays: int
+) -> LaunchConfig:
     # Side by side in memory as many sequences as make a row of 128 bytes; else one.
     vector = 2 if itemsize == 8 else 4
     block_n = min(WARP, _power_of_two(num_envs)) if layout is Layout.TIME_MAJOR else 1
-    tile = WARP * vector * _CHUNK_WARPS
+    # A row of a tile is within one warp, as in the other regimes.
+    num_warps = min(_CHUNK_WARPS, block_n)
     return LaunchConfig(
         Regime.CHUNKS,
         block_n=block_n,
-        block_t=tile // block_n,
-        ahead=_CHUNK_TILES,
+        block_t=WARP * vector * num_warps // block_n,
+        ahead=4 if arrays <= 5 else 2 if itemsize <= 4 else 1,
         vector=vector,
         unit=math.gcd(vector, alignment),
-        num_warps=_CHUNK_WARPS,
+        num_warps=num_warps,
     )
 
 

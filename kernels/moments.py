@@ -24,7 +24,7 @@ def add_to_moments(moments, x, valid):
     count, mean, squares = moments
     more = count + tl.where(valid, 1.0, 0.0).to(count.dtype)
     away = x - mean
-    moved = mean + away / tl.maximum(more, 1.0)
+    moved = mean + away / more
     return (
         more,
         tl.where(valid, moved, mean),
@@ -33,25 +33,12 @@ def add_to_moments(moments, x, valid):
 
 
 @triton.jit
-def _merge(count, mean, squares, count_more, mean_more, squares_more):
-    total = count + count_more
-    share = count_more / tl.maximum(total, 1.0)
-    away = mean_more - mean
-    return total, mean + away * share, squares + squares_more + away * away * count * share
-
-
-@triton.jit
-def _merged(moments):
-    count, mean, squares = moments
-    return tl.reduce(
-        (
-            tl.ravel(count.to(tl.float64)),
-            tl.ravel(mean.to(tl.float64)),
-            tl.ravel(squares.to(tl.float64)),
-        ),
-        0,
-        _merge,
-    )
+def _merged(count, mean, squares):
+    """Moments of all lanes, by sums alone: lanes that swap their parts get the same bits."""
+    total = tl.sum(count, 0)
+    middle = tl.sum(count * mean, 0) / tl.where(total == 0, 1.0, total)
+    away = mean - middle
+    return total, middle, tl.sum(squares + count * away * away, 0)
 
 
 @triton.jit
@@ -64,7 +51,12 @@ def publish_moments(out, moments):
     result, partials, arrivals = out
     program = tl.program_id(0)
     programs = tl.num_programs(0)
-    count, mean, squares = _merged(moments)
+    count, mean, squares = moments
+    count, mean, squares = _merged(
+        tl.ravel(count.to(tl.float64)),
+        tl.ravel(mean.to(tl.float64)),
+        tl.ravel(squares.to(tl.float64)),
+    )
     own = partials + program.to(tl.int64) * 3
     tl.store(own, count)
     tl.store(own + 1, mean)
@@ -75,19 +67,18 @@ def publish_moments(out, moments):
     if before == programs - 1:
         BLOCK: tl.constexpr = 128
         lane = tl.arange(0, BLOCK)
-        collected = no_moments([BLOCK], tl.float64)
+        count, mean, squares = no_moments([BLOCK], tl.float64)
         for start in range(0, programs, BLOCK):
             inside = start + lane < programs
             at = partials + (start + lane).to(tl.int64) * 3
-            collected = _merge(
-                collected[0],
-                collected[1],
-                collected[2],
-                tl.load(at, mask=inside, other=0.0, cache_modifier=".cg"),
-                tl.load(at + 1, mask=inside, other=0.0, cache_modifier=".cg"),
-                tl.load(at + 2, mask=inside, other=0.0, cache_modifier=".cg"),
-            )
-        count, mean, squares = _merged(collected)
+            more = tl.load(at, mask=inside, other=0.0, cache_modifier=".cg")
+            away = tl.load(at + 1, mask=inside, other=0.0, cache_modifier=".cg") - mean
+            within = tl.load(at + 2, mask=inside, other=0.0, cache_modifier=".cg")
+            share = more / tl.where(count + more == 0, 1.0, count + more)
+            mean += away * share
+            squares += within + away * away * count * share
+            count += more
+        count, mean, squares = _merged(count, mean, squares)
         tl.store(result, count)
         tl.store(result + 1, mean)
         tl.store(result + 2, squares)

@@ -239,7 +239,7 @@ def _run(estimator, layout, arrays, targets, last, rates, bars, ragged, moments)
         rewards.element_size(),
         sm_count(device),
         alignment=alignment,
-        plain=all(x is None for x in (*arrays[3:], *map(_array, rates))),
+        arrays=sum(x is not None for x in (*arrays, *map(_array, rates))),
     )
     accumulator = torch.float64 if dtype is torch.float64 else torch.float32
     chunked = regime is Regime.CHUNKS

@@ -16,7 +16,8 @@ if __name__ == "__main__":
 import ptxsim
 import torch
 import triton
-from estimator_cases import ESTIMATORS, launch, rates_of
+from estimator_cases import ESTIMATORS, rates_of
+from estimator_cases import launch as launch_estimator
 from rlox_gpu.kernels.returns import launch_linear_scan
 from simulation import simulated
 
@@ -86,8 +87,9 @@ def _estimator_cases():
     for (shape, size), name in product(_SHAPES.items(), ESTIMATORS):
         yield _estimator_case(name, shape, size, torch.float32, full=False)
     for (shape, size), dtype in product(_SHAPES.items(), (torch.float32, torch.float64)):
-        for name in ("gae", "vtrace"):
-            yield _estimator_case(name, shape, size, dtype, full=True)
+        yield _estimator_case("gae", shape, size, dtype, full=True)
+    for shape, size in _SHAPES.items():
+        yield _estimator_case("vtrace", shape, size, torch.float32, full=True)
     for shape, size in _SHAPES.items():
         yield f"linear-scan-forward-{shape}", _linear_scan_call(shape, size)
 
@@ -110,7 +112,7 @@ def _estimator_case(name, shape, size, dtype, *, full):
     if full and name == "gae":
         options["moments"] = torch.zeros(3, dtype=torch.float64)
     parts = (name, shape, str(dtype)[6:], "all" if full else "truncation")
-    return "estimator-" + "-".join(parts), lambda: launch(name, inputs, rates, **options)
+    return "estimator-" + "-".join(parts), lambda: launch_estimator(name, inputs, rates, **options)
 
 
 def _linear_scan_call(shape, size):

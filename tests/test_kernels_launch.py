@@ -7,21 +7,21 @@ from rlox_gpu.kernels._launch import scan_config as full_scan_config
 _WALKS = {Layout.TIME_MAJOR: Regime.LANES, Layout.ROW_MAJOR: Regime.ROWS}
 
 
-def scan_config(num_steps, num_envs, layout, *args, regime=None, alignment=16, plain=True):
+def scan_config(num_steps, num_envs, layout, *args, regime=None, alignment=16, arrays=3):
     regime = regime or _WALKS[layout]
     return full_scan_config(
-        regime, num_steps, num_envs, layout, *args, alignment=alignment, plain=plain
+        regime, num_steps, num_envs, layout, *args, alignment=alignment, arrays=arrays
     )
 
 
 SIZES = [1, 2, 5, 63, 64, 1000, 4096, 16896, 10**6]
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("arrays", [2, 3, 5, 10])
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
 @pytest.mark.parametrize("layout", Layout)
 @pytest.mark.parametrize("chunked", [False, True])
-def test_every_size_gets_a_launch_that_covers_it(chunked, layout, itemsize, plain):
+def test_every_size_gets_a_launch_that_covers_it(chunked, layout, itemsize, arrays):
     regime = Regime.CHUNKS if chunked else _WALKS[layout]
     for num_steps in SIZES:
         for num_envs in SIZES:
@@ -33,7 +33,7 @@ def test_every_size_gets_a_launch_that_covers_it(chunked, layout, itemsize, plai
                 132,
                 regime=regime,
                 alignment=num_envs,
-                plain=plain,
+                arrays=arrays,
             )
             assert config.regime is regime
             assert config.programs(num_envs) * config.block_n >= num_envs
