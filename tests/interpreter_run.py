@@ -4,6 +4,7 @@ The interpreter must be chosen before the kernels are imported, so this file is 
 process of its own, by test_kernels_interpreter.py.
 """
 
+import estimator_api_cases
 import estimator_kernel_cases
 import kernel_cases
 import kl_kernel_cases
@@ -16,6 +17,7 @@ from rlox_gpu import _dispatch
 
 for _cases in (
     kernel_cases,
+    estimator_api_cases,
     estimator_kernel_cases,
     kl_kernel_cases,
     logprobs_kernel_cases,

@@ -207,8 +207,8 @@ def _kl_cases():
     grad, count = torch.zeros(()).expand(2048), torch.tensor(1)
     arguments = (grad, x, x, None, None, count, 2, [True, True, False])
     found.append(("token-kl-backward-of-mean", _kl_torch._backward_triton, arguments))
-    for name, launch, arguments in found:
-        yield name, partial(launch, *arguments)
+    for name, call, arguments in found:
+        yield name, partial(call, *arguments)
 
 
 _CASES = (
