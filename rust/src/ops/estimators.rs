@@ -22,7 +22,7 @@ pub const VALUES: usize = 1;
 pub struct Rates {
     pub gamma: f64,
     pub lambda: f64,
-    /// Bounds of the importance ratios in the third and the fourth slot.
+    /// Bounds of the importance ratios.
     pub bars: [f64; 2],
 }
 
@@ -37,12 +37,13 @@ pub struct Step<V> {
     /// `gamma lambda`, and zero where the trace is cut.
     pub decay: V,
     pub lambda: V,
+    /// Bounds of the importance ratios.
+    pub bars: [V; 2],
 }
 
 /// An estimator.
 pub trait Estimator {
-    /// For each slot the array that it is filled from, and whether with importance ratios
-    /// `min(bar, exp(array))`.
+    /// For each slot the array that it is filled from, and whether by the exponential.
     const SLOTS: &'static [(usize, bool)];
 
     /// Whether it bootstraps from values: otherwise the recurrence itself starts from
@@ -101,12 +102,13 @@ impl Estimator for Discounted {
 pub struct Vtrace;
 
 impl Estimator for Vtrace {
-    const SLOTS: &'static [(usize, bool)] = &[(1, false), (2, false), (0, true), (0, true)];
+    const SLOTS: &'static [(usize, bool)] = &[(1, false), (2, false), (0, true)];
     const PLAIN_DECAY: bool = false;
 
     #[inline(always)]
     fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
-        let [rewards, values, rho, c] = step.slots;
+        let [rewards, values, ratios, _] = step.slots;
+        let (rho, c) = (ratios.at_most(step.bars[0]), ratios.at_most(step.bars[1]));
         let delta = rho.mul(rewards.add(step.bootstrap).sub(values));
         Coefficients {
             gains: rho.mul(step.discount),
@@ -134,7 +136,7 @@ impl Estimator for Retrace {
     fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
         let [rewards, _, q_values, ratios] = step.slots;
         let target = rewards.add(step.bootstrap);
-        let trace = step.lambda.mul(ratios);
+        let trace = step.lambda.mul(ratios.at_most(step.bars[0]));
         Coefficients {
             gains: step.discount,
             bases: target,
@@ -168,14 +170,5 @@ impl Estimator for Traces {
     #[inline(always)]
     fn results<V: Register>(_values: V, _x: V, ahead: V) -> [V; 2] {
         [ahead, ahead]
-    }
-}
-
-/// Logarithms of importance ratios to the ratios, bounded from above; NaN stays NaN.
-#[inline(always)]
-pub fn exp_up_to<R: Real>(logarithms: &mut [R], bar: R) {
-    for x in logarithms {
-        let ratio = R::exp_of(*x);
-        *x = if ratio > bar { bar } else { ratio };
     }
 }

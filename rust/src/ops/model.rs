@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::element::{Real, lanes};
-use super::estimators::{Estimator, Rates, Step, VALUES, exp_up_to};
+use super::estimators::{Estimator, Rates, Step, VALUES};
 use super::registers::Register;
 use super::rollout::{Inputs, Outputs, STEPS};
 use super::scan::{Coefficients, Recurrence};
@@ -51,8 +51,7 @@ impl<R: Real> Buffers<R> {
             let (from, is_ratio) = E::SLOTS[slot];
             let source = part.steps[from].as_ref().expect("an array for every slot");
             steps[slot] = Some(if is_ratio {
-                let bar = R::from_f64(rates.bars[slot - 2]);
-                feed.changed_rows(source, |ratios| exp_up_to(ratios, bar))
+                feed.changed_rows(source, exp)
             } else {
                 feed.rows(source)
             });
@@ -75,6 +74,7 @@ impl<R: Real> Buffers<R> {
             gamma: R::from_f64(rates.gamma),
             lambda: R::from_f64(rates.lambda),
             decay: R::from_f64(rates.gamma * rates.lambda),
+            bars: rates.bars.map(R::from_f64),
             estimator: PhantomData,
         };
         (model, &mut self.drains)
@@ -116,6 +116,7 @@ pub struct Model<'a, R, E, const TRUNCATION: bool, const DETAILS: bool> {
     gamma: R,
     lambda: R,
     decay: R,
+    bars: [R; 2],
     estimator: PhantomData<E>,
 }
 
@@ -230,6 +231,7 @@ impl<'a, R: Real, E: Estimator, const TRUNCATION: bool, const DETAILS: bool> Rec
             discount,
             decay,
             lambda,
+            bars: self.bars.map(V::splat),
         })
     }
 
@@ -254,5 +256,12 @@ impl<'a, R: Real, E: Estimator, const TRUNCATION: bool, const DETAILS: bool> Rec
     #[inline(always)]
     fn results<V: Register<Real = R>>(&self, values: V, x: V, ahead: V) -> [V; 2] {
         E::results(values, x, ahead)
+    }
+}
+
+#[inline(always)]
+fn exp<R: Real>(logarithms: &mut [R]) {
+    for x in logarithms {
+        *x = R::exp_of(*x);
     }
 }

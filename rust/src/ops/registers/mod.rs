@@ -69,6 +69,8 @@ pub trait Register: Copy {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
+    /// `bound` where that is less; NaN stays NaN.
+    fn at_most(self, bound: Self) -> Self;
     /// `self * x`, and zero where `self` is zero.
     fn kept(self, x: Self) -> Self;
     /// Lanes `by` and up, then the first lanes of `after`; `by` is a power of two below `LANES`,
@@ -125,6 +127,17 @@ impl<R: Real, const L: usize> Register for [R; L] {
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
         each(|lane| self[lane] * other[lane])
+    }
+
+    #[inline(always)]
+    fn at_most(self, bound: Self) -> Self {
+        each(|lane| {
+            if bound[lane] < self[lane] {
+                bound[lane]
+            } else {
+                self[lane]
+            }
+        })
     }
 
     #[inline(always)]
