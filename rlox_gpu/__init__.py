@@ -31,6 +31,8 @@ _HOME = {
     "CategoricalSample": "ops.sampling",
     "sample_categorical": "ops.sampling",
     "token_kl": "ops.kl",
+    "DPOLoss": "ops.preferences",
+    "dpo_loss": "ops.preferences",
     "CartPole": "envs.rlox_api",
     "VecEnv": "envs.rlox_api",
     "GymVecEnv": "envs.gymnasium",

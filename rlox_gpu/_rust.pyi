@@ -160,6 +160,32 @@ def token_kl_backward_raw(
     :func:`token_kl_raw`.
     """
 
+def dpo_loss_raw(
+    logps: tuple[
+        tuple[int, int],
+        tuple[int, int],
+        tuple[int, int],
+        tuple[int, int],
+    ],
+    results: tuple[int, int, int, int],
+    count: int,
+    code: int,
+    kind: int,
+    beta: float,
+    label_smoothing: float,
+    reduction: int,
+    /,
+) -> None:
+    """A loss on ``count`` preference pairs on bare memory.
+
+    ``logps`` are addresses and strides in elements of the policy's log-probabilities of chosen and
+    rejected answers and of the reference's, ``results`` addresses of contiguous memory for the
+    loss, its slopes (float64 for float64, else float32), and the rewards of chosen and rejected.
+    ``kind`` 0, 1, 2 is sigmoid, hinge, ipo; ``reduction`` 0, 1, 2 is none, sum, mean.
+
+    The caller vouches for all memory.
+    """
+
 def uniform_raw(out: int, count: int, seed: int, step: int, stream: int, /) -> None:
     """Fill ``count`` float32 at address ``out`` with uniform numbers in [0, 1).
 

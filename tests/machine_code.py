@@ -142,7 +142,30 @@ def _kl_cases():
         yield name, partial(launch, *arguments)
 
 
-_CASES = (_gae_cases, _random_cases, _logprobs_cases, _sampling_cases, _kl_cases)
+def _preferences_cases():
+    from rlox_gpu.ops import _preferences_torch
+
+    x = torch.zeros(600)
+    for dtype, kind, reduction in product(_FLOATS, range(3), (0, 2)):
+        logps = (x.to(dtype),) * 4
+        arguments = (*logps, kind, 0.1, 0.1 * (kind == 0), reduction)
+        name = f"dpo-loss-{str(dtype)[6:]}-{kind}-{reduction}"
+        yield name, partial(_preferences_torch._loss_triton, *arguments)
+    for dtype, pairs in product(_FLOATS, (0, 1)):
+        slopes = torch.zeros(600, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+        grad = torch.zeros(600 if pairs else (), dtype=dtype)
+        name = f"dpo-loss-backward-{str(dtype)[6:]}-{pairs}"
+        yield name, partial(_preferences_torch._backward_triton, grad, slopes, dtype)
+
+
+_CASES = (
+    _gae_cases,
+    _random_cases,
+    _logprobs_cases,
+    _sampling_cases,
+    _kl_cases,
+    _preferences_cases,
+)
 
 
 def register_report(arch):

@@ -7,6 +7,7 @@ pub(crate) mod kl;
 mod line;
 pub(crate) mod logprobs;
 pub(crate) mod noise;
+pub(crate) mod preferences;
 pub mod random;
 mod registers;
 mod scan;
