@@ -7,6 +7,7 @@ process of its own, by test_kernels_interpreter.py.
 import kernel_cases
 import kl_kernel_cases
 import logprobs_kernel_cases
+import policy_losses_kernel_cases
 import preferences_kernel_cases
 import pytest
 import sampling_kernel_cases
@@ -17,6 +18,7 @@ for _cases in (
     kernel_cases,
     kl_kernel_cases,
     logprobs_kernel_cases,
+    policy_losses_kernel_cases,
     preferences_kernel_cases,
     sampling_kernel_cases,
 ):
