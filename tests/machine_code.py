@@ -91,6 +91,20 @@ def _sampling_cases():
     yield "categorical-step", lambda: sample_categorical(torch.zeros(8, 2), seed=0, step=step)
 
 
+def _gaussian_cases():
+    forward = torch.ops.rlox_gpu.sample_gaussian
+    backward = torch.ops.rlox_gpu.sample_gaussian_backward
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for size, dtype, squash in product((2, 500), dtypes, (False, True)):
+        x = torch.zeros(8, size, dtype=dtype)
+        row = torch.zeros(8, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+        name = f"{size}-{str(dtype)[6:]}{'-squashed' if squash else ''}"
+        draw = (0, 0, None, squash)
+        yield f"gaussian-{name}", lambda x=x, draw=draw: forward(x, x, *draw)
+        given = (x, x, x, row, *draw)
+        yield f"gaussian-backward-{name}", lambda given=given: backward(*given)
+
+
 def register_report(arch):
     """One dict per kernel: its name, registers, spills, stack and shared memory."""
     compiled = []
@@ -101,7 +115,8 @@ def register_report(arch):
 
     report = []
     with simulated(arch=arch), mock.patch.object(triton.runtime.JITFunction, "run", compile_only):
-        for name, call in (*_gae_cases(), *_random_cases(), *_sampling_cases()):
+        families = _gae_cases, _random_cases, _sampling_cases, _gaussian_cases
+        for name, call in (case for family in families for case in family()):
             call()
             (resources,) = ptxsim.ptxas_info(compiled.pop().asm["ptx"]).values()
             report.append({"kernel": name, "arch": arch, **resources})

@@ -3,6 +3,7 @@
 pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod gae;
+pub(crate) mod gaussian;
 mod line;
 pub(crate) mod noise;
 pub mod random;
