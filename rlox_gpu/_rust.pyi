@@ -69,6 +69,51 @@ def gae_raw(
     ``final_values``.
     """
 
+def token_logprobs_raw(
+    logits: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    code: int,
+    tokens: int,
+    temperature: float,
+    logprobs: int,
+    entropies: int,
+    maxima: int,
+    log_sums: int,
+    /,
+) -> None:
+    """Log-probabilities of tokens on bare memory.
+
+    ``logits`` has ``shape`` ``(outer, inner, V)`` and the ``strides``, in elements, of the first
+    two dimensions; a row is contiguous. ``tokens`` are ``outer * inner`` int64. The results are as
+    many float32, float64 for float64 logits: with ``u = (logits - max) / temperature`` the token's
+    ``u - ln(sum)``, the entropy (address 0: not wanted), the maximum and ``ln(sum)`` of ``e^u``. A
+    token outside the vocabulary gives NaN.
+
+    Codes of logits: 0 float16, 1 bfloat16, 2 float32, 3 float64. The caller vouches for the rest.
+    """
+
+def token_logprobs_backward_raw(
+    logits: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    code: int,
+    tokens: int,
+    temperature: float,
+    maxima: int,
+    log_sums: int,
+    entropies: int,
+    grad_logprobs: int,
+    grad_entropies: int,
+    grad_logits: int,
+    /,
+) -> None:
+    """The gradient of the logits, C-contiguous and of their type, from what the forward pass gave.
+
+    ``entropies`` and ``grad_entropies`` are both addresses or both 0. A token outside the
+    vocabulary has no logit of its own.
+    """
+
 def uniform_raw(out: int, count: int, seed: int, step: int, stream: int, /) -> None:
     """Fill ``count`` float32 at address ``out`` with uniform numbers in [0, 1).
 

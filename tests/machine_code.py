@@ -19,6 +19,7 @@ from simulation import simulated
 
 import rlox_gpu
 import rlox_gpu.ops._sampling_torch  # defines the backward op
+from rlox_gpu.ops import _logprobs_torch as logprobs
 from rlox_gpu.ops.random import permutation, uniform
 from rlox_gpu.ops.sampling import sample_categorical
 
@@ -76,6 +77,29 @@ def _random_cases():
     yield "permutation", lambda: permutation(1024, seed=0, step=0)
 
 
+def _logprobs_cases():
+    """Both passes in every number of warps, and the narrow accesses of rows that part."""
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    tokens = torch.zeros(2, 1, dtype=torch.int64)
+    for vocabulary, dtype, entropy in product((1000, 4003, 50257), dtypes, (False, True)):
+        logits = torch.zeros(2, 1, vocabulary, dtype=dtype)
+        name = f"logprobs-{vocabulary}-{str(dtype)[6:]}{'-entropy' if entropy else ''}"
+        yield from _logprobs_case(name, logits, tokens, entropy)
+    for dtype in dtypes:
+        shifted = torch.zeros(2, 2, 50257, dtype=dtype)[:, :-1]
+        yield from _logprobs_case(f"logprobs-shifted-{str(dtype)[6:]}", shifted, tokens, True)
+
+
+def _logprobs_case(name, logits, tokens, entropy):
+    saved = logprobs.empty_rows(tokens, logprobs.real_dtype(logits), entropy=True)
+    gradients = saved.logprobs, saved.logprobs if entropy else None
+    yield name, lambda: logprobs.streamed(logits, tokens, 1.0, entropy)
+    yield (
+        f"{name}-backward",
+        lambda: logprobs.streamed_gradient(logits, tokens, saved, *gradients, 1.0),
+    )
+
+
 def _sampling_cases():
     backward = torch.ops.rlox_gpu.sample_categorical_backward
     dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -115,7 +139,7 @@ def register_report(arch):
 
     report = []
     with simulated(arch=arch), mock.patch.object(triton.runtime.JITFunction, "run", compile_only):
-        families = _gae_cases, _random_cases, _sampling_cases, _gaussian_cases
+        families = _gae_cases, _random_cases, _logprobs_cases, _sampling_cases, _gaussian_cases
         for name, call in (case for family in families for case in family()):
             call()
             (resources,) = ptxsim.ptxas_info(compiled.pop().asm["ptx"]).values()

@@ -23,6 +23,10 @@ pub trait Element: Copy + Send + Sync + 'static {
 
     /// [`Element::narrow`] for slices of equal length.
     fn narrow_slice(from: &[Self::Real], to: &mut [Self]);
+
+    /// `from` itself where it holds [`Element::Real`], else widened into `buffer`, which is at
+    /// least as long.
+    fn reals<'a>(from: &'a [Self], buffer: &'a mut [Self::Real]) -> &'a [Self::Real];
 }
 
 /// A type that arithmetic runs in.
@@ -133,6 +137,11 @@ macro_rules! impl_real {
             fn narrow_slice(from: &[Self], to: &mut [Self]) {
                 to.copy_from_slice(from);
             }
+
+            #[inline(always)]
+            fn reals<'a>(from: &'a [Self], _: &'a mut [Self]) -> &'a [Self] {
+                from
+            }
         }
     };
 }
@@ -162,6 +171,13 @@ macro_rules! impl_half {
             #[inline(always)]
             fn narrow_slice(from: &[f32], to: &mut [Self]) {
                 to.convert_from_f32_slice(from);
+            }
+
+            #[inline(always)]
+            fn reals<'a>(from: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+                let buffer = &mut buffer[..from.len()];
+                Self::widen_slice(from, buffer);
+                buffer
             }
         }
     };

@@ -5,6 +5,7 @@ pub(crate) mod element;
 pub(crate) mod gae;
 pub(crate) mod gaussian;
 mod line;
+pub(crate) mod logprobs;
 pub(crate) mod noise;
 pub mod random;
 mod registers;

@@ -3,6 +3,7 @@
 mod arrays;
 mod envs;
 mod gae;
+mod logprobs;
 mod ops;
 mod sampling;
 
