@@ -139,8 +139,9 @@ def _backward_kernel(
         spread = _exp(log_stds) * noise
         if SQUASH:
             tanh, _, decay = _squashed(means + spread)
-            slope = _divided(tl.full([1, 1], 2.0, REAL), 1.0 + decay)
-            of_x = of_x * (slope * slope * decay) + of_log_prob * (2.0 * tanh)
+            # The slope of tanh without cancellation: 1 + |tanh x| is 2 / (1 + exp(-2 |x|)).
+            root = 1.0 + tl.abs(tanh)
+            of_x = of_x * (root * root * decay) + of_log_prob * (2.0 * tanh)
         target = row * dimensions + place
         tl.store(mean_gradients + target, of_x, mask=inside)
         tl.store(log_std_gradients + target, of_x * spread - of_log_prob, mask=inside)
