@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -67,6 +68,23 @@ def integer(name: str, value: Any, stop: int) -> int:
     if not 0 <= number < stop:
         raise ValueError(f"{name}: expected an integer in [0, {stop}), got {number}")
     return number
+
+
+def choice(name: str, value: Any, choices: Mapping[str, int]) -> int:
+    """What ``choices`` has for ``value``.
+
+    Raises
+    ------
+    TypeError
+        If it is no string.
+    ValueError
+        If it is none of the choices.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected one of {', '.join(choices)}, got {described(value)}")
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    return choices[value]
 
 
 def truncation_pair(truncated: Any, final_values: Any) -> None:

@@ -9,6 +9,9 @@ from typing_extensions import Self
 
 # -- array operations ------------------------------------------------------------------------
 
+def array_address(array: NDArray[Any], /) -> int:
+    """Where the elements of ``array`` begin in memory."""
+
 def gae(
     rewards: NDArray[Any],
     values: NDArray[Any],
@@ -112,6 +115,49 @@ def token_logprobs_backward_raw(
 
     ``entropies`` and ``grad_entropies`` are both addresses or both 0. A token outside the
     vocabulary has no logit of its own.
+    """
+
+def token_kl_raw(
+    logprobs: tuple[int, int, int],
+    ref_logprobs: tuple[int, int, int],
+    ratio: tuple[int, int, int] | None,
+    mask: tuple[int, int, int] | None,
+    out: int,
+    shape: tuple[int, int],
+    codes: tuple[int, int],
+    kind: int,
+    reduction: int,
+    /,
+) -> int:
+    """Divergence estimates of ``[rows, lanes]`` on bare memory.
+
+    Each input is its address and the strides of rows and lanes in elements. ``codes`` are the
+    dtypes of the values and of the mask, as for :func:`gae_raw`; ``kind`` 0, 1, 2 is k1, k2, k3.
+    ``reduction`` 0 fills ``out`` with ``[rows, lanes]`` estimates, 1 with their sum, 2 with their
+    mean, 3 with the sums of the rows; ``out`` is contiguous and of the values' type.
+
+    Returns how many tokens count (with reduction 0 it is not counted, and 0). The caller vouches
+    for all memory.
+    """
+
+def token_kl_backward_raw(
+    grad: tuple[int, int, int],
+    divisor: float,
+    logprobs: tuple[int, int, int],
+    ref_logprobs: tuple[int, int, int],
+    ratio: tuple[int, int, int] | None,
+    mask: tuple[int, int, int] | None,
+    gradients: tuple[int, int, int],
+    shape: tuple[int, int],
+    codes: tuple[int, int],
+    kind: int,
+    /,
+) -> None:
+    """Gradients of the estimates for ``logprobs``, ``ref_logprobs`` and ``ratio``.
+
+    ``gradients`` are the addresses of contiguous results, 0 for one that is not wanted; ``grad``
+    is the gradient from above, one per token, to be divided by ``divisor``. The rest as for
+    :func:`token_kl_raw`.
     """
 
 def uniform_raw(out: int, count: int, seed: int, step: int, stream: int, /) -> None:

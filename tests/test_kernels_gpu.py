@@ -1,6 +1,7 @@
 """The kernel cases on CUDA, and what only a device can show."""
 
 import kernel_cases
+import kl_kernel_cases
 import logprobs_kernel_cases
 import pytest
 import sampling_kernel_cases
@@ -12,7 +13,7 @@ from rlox_gpu.ops.random import permutation, uniform
 
 pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 
-for _cases in (kernel_cases, logprobs_kernel_cases, sampling_kernel_cases):
+for _cases in (kernel_cases, logprobs_kernel_cases, sampling_kernel_cases, kl_kernel_cases):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):
             globals()["test_" + _name.removeprefix("check_")] = _check

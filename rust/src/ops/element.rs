@@ -50,6 +50,11 @@ pub trait Real:
 
     fn from_f64(x: f64) -> Self;
 
+    fn to_f64(self) -> f64;
+
+    /// `self * by + plus`, rounded once where the processor does that in one instruction.
+    fn times_plus<A: Arch>(self, by: Self, plus: Self) -> Self;
+
     /// Ones where `chosen`.
     fn mask(chosen: bool) -> Self::Mask;
 
@@ -95,6 +100,21 @@ macro_rules! impl_real {
             #[inline(always)]
             fn from_f64(x: f64) -> Self {
                 x as $type
+            }
+
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+
+            #[inline(always)]
+            fn times_plus<A: Arch>(self, by: Self, plus: Self) -> Self {
+                // Without the instruction `mul_add` is a call.
+                if A::FUSED {
+                    self.mul_add(by, plus)
+                } else {
+                    self * by + plus
+                }
             }
 
             #[inline(always)]

@@ -4,6 +4,7 @@ pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod gae;
 pub(crate) mod gaussian;
+pub(crate) mod kl;
 mod line;
 pub(crate) mod logprobs;
 pub(crate) mod noise;

@@ -3,6 +3,7 @@
 mod arrays;
 mod envs;
 mod gae;
+mod kl;
 mod logprobs;
 mod ops;
 mod sampling;
