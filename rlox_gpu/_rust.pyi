@@ -277,6 +277,38 @@ def sample_categorical_backward_raw(
 ) -> None:
     """Write the gradient of the logits, whose dtype it has; the rest as above."""
 
+def sample_gaussian_raw(
+    mean: tuple[int, int, int],
+    log_std: tuple[int, int, int],
+    actions: tuple[int, int, int],
+    rows: int,
+    dimensions: int,
+    code: int,
+    log_prob: int,
+    seed: int,
+    step: int,
+    squash: bool,
+    /,
+) -> None:
+    """Draw from Gaussians ``[rows, dimensions]``, as ``sample_categorical_raw`` does."""
+
+def sample_gaussian_backward_raw(
+    mean: tuple[int, int, int],
+    log_std: tuple[int, int, int],
+    action_gradients: tuple[int, int, int],
+    mean_gradients: tuple[int, int, int],
+    log_std_gradients: tuple[int, int, int],
+    rows: int,
+    dimensions: int,
+    code: int,
+    log_prob_gradients: int,
+    seed: int,
+    step: int,
+    squash: bool,
+    /,
+) -> None:
+    """Write the gradients of mean and ``log_std``; the rest as above."""
+
 # -- environments ----------------------------------------------------------------------------
 
 class CartPoleBatch:
