@@ -150,6 +150,32 @@ def token_kl_backward_raw(
     :func:`token_kl_raw`.
     """
 
+def dpo_loss_raw(
+    logps: tuple[
+        tuple[int, int],
+        tuple[int, int],
+        tuple[int, int],
+        tuple[int, int],
+    ],
+    results: tuple[int, int, int, int],
+    count: int,
+    code: int,
+    kind: int,
+    beta: float,
+    label_smoothing: float,
+    reduction: int,
+    /,
+) -> None:
+    """A loss on ``count`` preference pairs on bare memory.
+
+    ``logps`` are addresses and strides in elements of the policy's log-probabilities of chosen and
+    rejected answers and of the reference's, ``results`` addresses of contiguous memory for the
+    loss, its slopes (float64 for float64, else float32), and the rewards of chosen and rejected.
+    ``kind`` 0, 1, 2 is sigmoid, hinge, ipo; ``reduction`` 0, 1, 2 is none, sum, mean.
+
+    The caller vouches for all memory.
+    """
+
 def uniform_raw(out: int, count: int, seed: int, step: int, stream: int, /) -> None:
     """Fill ``count`` float32 at address ``out`` with uniform numbers in [0, 1).
 
@@ -250,6 +276,38 @@ def sample_categorical_backward_raw(
     /,
 ) -> None:
     """Write the gradient of the logits, whose dtype it has; the rest as above."""
+
+def sample_gaussian_raw(
+    mean: tuple[int, int, int],
+    log_std: tuple[int, int, int],
+    actions: tuple[int, int, int],
+    rows: int,
+    dimensions: int,
+    code: int,
+    log_prob: int,
+    seed: int,
+    step: int,
+    squash: bool,
+    /,
+) -> None:
+    """Draw from Gaussians ``[rows, dimensions]``, as ``sample_categorical_raw`` does."""
+
+def sample_gaussian_backward_raw(
+    mean: tuple[int, int, int],
+    log_std: tuple[int, int, int],
+    action_gradients: tuple[int, int, int],
+    mean_gradients: tuple[int, int, int],
+    log_std_gradients: tuple[int, int, int],
+    rows: int,
+    dimensions: int,
+    code: int,
+    log_prob_gradients: int,
+    seed: int,
+    step: int,
+    squash: bool,
+    /,
+) -> None:
+    """Write the gradients of mean and ``log_std``; the rest as above."""
 
 # -- environments ----------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import kernel_cases
 import kl_kernel_cases
 import logprobs_kernel_cases
 import policy_losses_kernel_cases
+import preferences_kernel_cases
 import pytest
 import sampling_kernel_cases
 
@@ -22,6 +23,7 @@ for _cases in (
     kl_kernel_cases,
     logprobs_kernel_cases,
     policy_losses_kernel_cases,
+    preferences_kernel_cases,
     sampling_kernel_cases,
 ):
     for _name, _check in vars(_cases).copy().items():

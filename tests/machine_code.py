@@ -163,6 +163,20 @@ def _sampling_cases():
     yield "categorical-step", lambda: sample_categorical(torch.zeros(8, 2), seed=0, step=step)
 
 
+def _gaussian_cases():
+    forward = torch.ops.rlox_gpu.sample_gaussian
+    backward = torch.ops.rlox_gpu.sample_gaussian_backward
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for size, dtype, squash in product((2, 500), dtypes, (False, True)):
+        x = torch.zeros(8, size, dtype=dtype)
+        row = torch.zeros(8, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+        name = f"{size}-{str(dtype)[6:]}{'-squashed' if squash else ''}"
+        draw = (0, 0, None, squash)
+        yield f"gaussian-{name}", lambda x=x, draw=draw: forward(x, x, *draw)
+        given = (x, x, x, row, *draw)
+        yield f"gaussian-backward-{name}", lambda given=given: backward(*given)
+
+
 def _policy_loss_cases():
     """Samples and tokens enough for a second launch; the widest rows that a thread holds."""
     from rlox_gpu.ops import _policy_losses_torch as losses
@@ -211,14 +225,32 @@ def _kl_cases():
         yield name, partial(call, *arguments)
 
 
+def _preferences_cases():
+    from rlox_gpu.ops import _preferences_torch
+
+    x = torch.zeros(600)
+    for dtype, kind, reduction in product(_FLOATS, range(3), (0, 2)):
+        logps = (x.to(dtype),) * 4
+        arguments = (*logps, kind, 0.1, 0.1 * (kind == 0), reduction)
+        name = f"dpo-loss-{str(dtype)[6:]}-{kind}-{reduction}"
+        yield name, partial(_preferences_torch._loss_triton, *arguments)
+    for dtype, pairs in product(_FLOATS, (0, 1)):
+        slopes = torch.zeros(600, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+        grad = torch.zeros(600 if pairs else (), dtype=dtype)
+        name = f"dpo-loss-backward-{str(dtype)[6:]}-{pairs}"
+        yield name, partial(_preferences_torch._backward_triton, grad, slopes, dtype)
+
+
 _CASES = (
     _gae_cases,
     _estimator_cases,
     _random_cases,
     _logprobs_cases,
     _sampling_cases,
+    _gaussian_cases,
     _kl_cases,
     _policy_loss_cases,
+    _preferences_cases,
 )
 
 

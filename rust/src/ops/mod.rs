@@ -3,6 +3,7 @@
 pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod estimators;
+pub(crate) mod gaussian;
 pub(crate) mod grpo_loss;
 pub(crate) mod kl;
 mod line;
@@ -12,6 +13,7 @@ pub(crate) mod moments;
 pub(crate) mod n_step;
 pub(crate) mod noise;
 pub(crate) mod ppo_loss;
+pub(crate) mod preferences;
 pub mod random;
 mod registers;
 pub(crate) mod rollout;

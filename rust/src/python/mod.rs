@@ -10,6 +10,7 @@ mod kl;
 mod logprobs;
 mod ops;
 mod policy_losses;
+mod preferences;
 mod sampling;
 
 use pyo3::prelude::*;

@@ -5,7 +5,7 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::{arrays, estimate, gae, kl, logprobs, policy_losses};
+use super::{arrays, estimate, gae, kl, logprobs, policy_losses, preferences};
 use crate::ops::random;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -20,6 +20,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     )?)?;
     module.add_function(wrap_pyfunction!(kl::token_kl_raw, module)?)?;
     module.add_function(wrap_pyfunction!(kl::token_kl_backward_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(preferences::dpo_loss_raw, module)?)?;
     module.add_function(wrap_pyfunction!(uniform_raw, module)?)?;
     module.add_function(wrap_pyfunction!(permutation_raw, module)?)
 }
