@@ -17,6 +17,8 @@ _HOME = {
     "compute_gae_batched": "ops.compat",
     "compute_gae_batched_f32": "ops.compat",
     "gae": "ops.returns",
+    "CategoricalSample": "ops.sampling",
+    "sample_categorical": "ops.sampling",
     "CartPole": "envs.rlox_api",
     "VecEnv": "envs.rlox_api",
     "GymVecEnv": "envs.gymnasium",

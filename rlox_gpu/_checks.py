@@ -6,6 +6,10 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+# What a seed and a word of a counter are less than.
+SEEDS = 1 << 64
+WORDS = 1 << 32
+
 
 def unit_number(name: str, value: Any) -> float:
     """``value`` as a float in [0, 1].

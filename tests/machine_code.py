@@ -18,7 +18,9 @@ import triton
 from simulation import simulated
 
 import rlox_gpu
+import rlox_gpu.ops._sampling_torch  # defines the backward op
 from rlox_gpu.ops.random import permutation, uniform
+from rlox_gpu.ops.sampling import sample_categorical
 
 ARCHITECTURES = (80, 90, 100, 120)
 
@@ -74,6 +76,21 @@ def _random_cases():
     yield "permutation", lambda: permutation(1024, seed=0, step=0)
 
 
+def _sampling_cases():
+    backward = torch.ops.rlox_gpu.sample_categorical_backward
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for classes, dtype in product((2, 64, 500, 50257), dtypes):
+        logits = torch.zeros(8, classes, dtype=dtype)
+        name = f"{classes}-{str(dtype)[6:]}"
+        yield f"categorical-{name}", lambda x=logits: sample_categorical(x, seed=0, step=0)
+        rows = torch.zeros(8, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+        saved = (logits, rows, rows, torch.zeros(8, dtype=torch.int64), rows, rows)
+        yield f"categorical-backward-{name}", lambda x=saved: backward(*x)
+    wide, step = torch.zeros(2**17, 2), torch.tensor(1)
+    yield "categorical-wide", lambda: sample_categorical(wide, seed=0, step=0)
+    yield "categorical-step", lambda: sample_categorical(torch.zeros(8, 2), seed=0, step=step)
+
+
 def register_report(arch):
     """One dict per kernel: its name, registers, spills, stack and shared memory."""
     compiled = []
@@ -84,7 +101,7 @@ def register_report(arch):
 
     report = []
     with simulated(arch=arch), mock.patch.object(triton.runtime.JITFunction, "run", compile_only):
-        for name, call in (*_gae_cases(), *_random_cases()):
+        for name, call in (*_gae_cases(), *_random_cases(), *_sampling_cases()):
             call()
             (resources,) = ptxsim.ptxas_info(compiled.pop().asm["ptx"]).values()
             report.append({"kernel": name, "arch": arch, **resources})

@@ -2,6 +2,7 @@
 
 import kernel_cases
 import pytest
+import sampling_kernel_cases
 import torch
 from torch_inputs import assert_close, make_torch_inputs, with_rows
 
@@ -10,9 +11,10 @@ from rlox_gpu.ops.random import permutation, uniform
 
 pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 
-for _name, _check in vars(kernel_cases).copy().items():
-    if _name.startswith("check_"):
-        globals()["test_" + _name.removeprefix("check_")] = _check
+for _cases in (kernel_cases, sampling_kernel_cases):
+    for _name, _check in vars(_cases).copy().items():
+        if _name.startswith("check_"):
+            globals()["test_" + _name.removeprefix("check_")] = _check
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 //! Element types: what is stored, and the type that arithmetic runs in.
 
-use std::ops::{Add, Mul, Sub};
+use std::ops::{Add, Div, Mul, Sub};
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -35,12 +35,14 @@ pub trait Real:
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
+    + Div<Output = Self>
     + Default
 {
     type Mask: Copy + Default;
 
     const ZERO: Self;
     const ONE: Self;
+    const NEG_INFINITY: Self;
 
     fn from_f64(x: f64) -> Self;
 
@@ -84,6 +86,7 @@ macro_rules! impl_real {
 
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
+            const NEG_INFINITY: Self = <$type>::NEG_INFINITY;
 
             #[inline(always)]
             fn from_f64(x: f64) -> Self {

@@ -1,8 +1,10 @@
 //! Array operations on strided arrays in memory.
 
+pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod gae;
 mod line;
+pub(crate) mod noise;
 pub mod random;
 mod registers;
 mod scan;

@@ -4,12 +4,14 @@ mod arrays;
 mod envs;
 mod gae;
 mod ops;
+mod sampling;
 
 use pyo3::prelude::*;
 
 #[pymodule(gil_used = false)]
 fn _rust(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ops::register(module)?;
+    sampling::register(module)?;
     envs::register(module)?;
     Ok(())
 }
