@@ -66,8 +66,8 @@ struct Acrobot {
         const float sin1 = sin_cos(theta1).sin;
         const float sin12 = sin_cos(theta1 + theta2).sin;
 
-        const float d1 = (m1 * lc1 * lc1 + m2 * (l1 * l1 + lc2 * lc2) + moi + moi) +
-                         2.0f * coupling * cos2;
+        const float d1 =
+            (m1 * lc1 * lc1 + m2 * (l1 * l1 + lc2 * lc2) + moi + moi) + 2.0f * coupling * cos2;
         const float d2 = (m2 * lc2 * lc2 + moi) + coupling * cos2;
         const float phi2 = (m2 * lc2 * g) * sin12;
         const float phi1 = ((m1 * lc1 + m2 * l1) * g) * sin1 + phi2 -

@@ -66,9 +66,9 @@ struct Host {
     }
 
     static void step(const Array<float>& params, int autoreset, int max_episode_steps,
-                     py::tuple state, Array<Number> actions, Array<float> obs,
-                     Array<float> rewards, Array<bool> terminated, Array<bool> truncated,
-                     Array<float> final_obs, Array<float> final_return, Array<int> final_length) {
+                     py::tuple state, Array<Number> actions, Array<float> obs, Array<float> rewards,
+                     Array<bool> terminated, Array<bool> truncated, Array<float> final_obs,
+                     Array<float> final_return, Array<int> final_length) {
         const py::ssize_t n = actions.size();
         const Rules<Task> rules = {params_of(params), static_cast<Autoreset>(autoreset),
                                    max_episode_steps};

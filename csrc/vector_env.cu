@@ -11,8 +11,7 @@ extern "C" __global__ void env_step(Task::Params params, int autoreset, int max_
                                     const u64* seed, unsigned char* ended, float* episode_return,
                                     const Task::Action* actions, Task::Obs* obs, float* rewards,
                                     unsigned char* terminated, unsigned char* truncated,
-                                    Task::Obs* final_obs, float* final_return,
-                                    int* final_length) {
+                                    Task::Obs* final_obs, float* final_return, int* final_length) {
     const i64 index = env_index();
     if (index >= num_envs) return;
     const Rules<Task> rules = {params, static_cast<Autoreset>(autoreset), max_episode_steps};

@@ -77,8 +77,7 @@ HD Env<Task> begin_episode(const typename Task::Params& params, const Arrays<Tas
 // One step of environment `index`, whose results go to entry `slot` of the outputs.
 template <class Task>
 HD void step(const Rules<Task>& rules, const Arrays<Task>& arrays, i64 index,
-             typename Task::Action action, Env<Task>& env, const Outputs<Task>& outputs,
-             i64 slot) {
+             typename Task::Action action, Env<Task>& env, const Outputs<Task>& outputs, i64 slot) {
     const bool rests = env.ended;
     float reward = 0.0f;
     bool terminated = false;
