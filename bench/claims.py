@@ -9,6 +9,10 @@ from dataclasses import dataclass
 GAE_1024 = "gae f32 128x1024 time-major"
 GAE_8192 = "gae f32 128x8192 time-major"
 GAE_SINGLE = "gae f64 32768 single trajectory"
+LOGPROBS = "token_logprobs f32 4x512x50257"
+LOGPROBS_PEERS = ("torch log_softmax", "torch row by row")
+KL_K1 = "token KL k1 f32 64x2048"
+KL_K3 = "token KL k3 f32 64x2048"
 CALL = "gae call 16x4 f32"
 START = "process start"
 PPO = "PPO CartPole 8x32, 20 epochs of 256"
@@ -62,6 +66,26 @@ CLAIMS = (
     Claim("gae 128x1024 against a NumPy loop", ratio(GAE_1024, "rlox-gpu numpy", "numpy loop"), 12),
     Claim("gae 128x8192 against a NumPy loop", ratio(GAE_8192, "rlox-gpu numpy", "numpy loop"), 3),
     Claim("gae single trajectory against rlox", ratio(GAE_SINGLE, "rlox-gpu numpy", "rlox"), 3),
+    Claim(
+        "token_logprobs 4x512x50257 against torch",
+        ratio(LOGPROBS, "rlox-gpu torch", *LOGPROBS_PEERS),
+        2,
+    ),
+    Claim(
+        "token KL k3 against the faster of torch and NumPy",
+        ratio(KL_K3, "rlox-gpu numpy", "torch", "numpy"),
+        2.5,
+    ),
+    Claim(
+        "token KL k3 per sequence against the fastest of torch, NumPy and rlox",
+        ratio(f"{KL_K3} per sequence", "rlox-gpu numpy", "torch", "numpy", "rlox"),
+        2.5,
+    ),
+    Claim(
+        "token KL k1 against the faster of torch and NumPy",
+        ratio(KL_K1, "rlox-gpu numpy", "torch", "numpy"),
+        1,
+    ),
     Claim(
         "CartPole n=4096 against the fastest peer",
         ratio("CartPole n=4096", "rlox-gpu make_vec", *CARTPOLE_PEERS),

@@ -1,6 +1,8 @@
 """The kernel cases on CUDA, and what only a device can show."""
 
 import kernel_cases
+import kl_kernel_cases
+import logprobs_kernel_cases
 import pytest
 import sampling_kernel_cases
 import torch
@@ -11,7 +13,7 @@ from rlox_gpu.ops.random import permutation, uniform
 
 pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 
-for _cases in (kernel_cases, sampling_kernel_cases):
+for _cases in (kernel_cases, logprobs_kernel_cases, sampling_kernel_cases, kl_kernel_cases):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):
             globals()["test_" + _name.removeprefix("check_")] = _check
@@ -89,10 +91,14 @@ def test_permutation_is_that_of_the_cpu():
 
 def test_no_call_waits_for_the_device():
     inputs = {k: v.cuda() for k, v in make_torch_inputs(6, 64, 512).items()}
+    logits = torch.zeros(3, 500, device="cuda", requires_grad=True)
+    tokens = torch.zeros(3, dtype=torch.int64, device="cuda")
     rlox_gpu.gae(**inputs)
+    rlox_gpu.token_logprobs(logits, tokens).sum().backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
         rlox_gpu.gae(**inputs)
+        rlox_gpu.token_logprobs(logits, tokens).sum().backward()
         permutation(100, seed=0, step=0, device="cuda")
     finally:
         torch.cuda.set_sync_debug_mode("default")

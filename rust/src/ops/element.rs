@@ -23,6 +23,10 @@ pub trait Element: Copy + Send + Sync + 'static {
 
     /// [`Element::narrow`] for slices of equal length.
     fn narrow_slice(from: &[Self::Real], to: &mut [Self]);
+
+    /// `from` itself where it holds [`Element::Real`], else widened into `buffer`, which is at
+    /// least as long.
+    fn reals<'a>(from: &'a [Self], buffer: &'a mut [Self::Real]) -> &'a [Self::Real];
 }
 
 /// A type that arithmetic runs in.
@@ -45,6 +49,11 @@ pub trait Real:
     const NEG_INFINITY: Self;
 
     fn from_f64(x: f64) -> Self;
+
+    fn to_f64(self) -> f64;
+
+    /// `self * by + plus`, rounded once where the processor does that in one instruction.
+    fn times_plus<A: Arch>(self, by: Self, plus: Self) -> Self;
 
     /// Ones where `chosen`.
     fn mask(chosen: bool) -> Self::Mask;
@@ -94,6 +103,21 @@ macro_rules! impl_real {
             }
 
             #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+
+            #[inline(always)]
+            fn times_plus<A: Arch>(self, by: Self, plus: Self) -> Self {
+                // Without the instruction `mul_add` is a call.
+                if A::FUSED {
+                    self.mul_add(by, plus)
+                } else {
+                    self * by + plus
+                }
+            }
+
+            #[inline(always)]
             fn mask(chosen: bool) -> $bits {
                 <$bits>::from(chosen).wrapping_neg()
             }
@@ -133,6 +157,11 @@ macro_rules! impl_real {
             fn narrow_slice(from: &[Self], to: &mut [Self]) {
                 to.copy_from_slice(from);
             }
+
+            #[inline(always)]
+            fn reals<'a>(from: &'a [Self], _: &'a mut [Self]) -> &'a [Self] {
+                from
+            }
         }
     };
 }
@@ -162,6 +191,13 @@ macro_rules! impl_half {
             #[inline(always)]
             fn narrow_slice(from: &[f32], to: &mut [Self]) {
                 to.convert_from_f32_slice(from);
+            }
+
+            #[inline(always)]
+            fn reals<'a>(from: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+                let buffer = &mut buffer[..from.len()];
+                Self::widen_slice(from, buffer);
+                buffer
             }
         }
     };

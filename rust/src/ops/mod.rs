@@ -3,7 +3,9 @@
 pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod gae;
+pub(crate) mod kl;
 mod line;
+pub(crate) mod logprobs;
 pub(crate) mod noise;
 pub mod random;
 mod registers;

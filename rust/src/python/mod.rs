@@ -3,6 +3,8 @@
 mod arrays;
 mod envs;
 mod gae;
+mod kl;
+mod logprobs;
 mod ops;
 mod sampling;
 
