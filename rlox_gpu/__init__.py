@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "GAE": "ops.returns",
+    "GRPOTerms": "ops.policy_losses",
+    "PPOTerms": "ops.policy_losses",
     "compute_gae": "ops.compat",
     "compute_gae_batched": "ops.compat",
     "compute_gae_batched_f32": "ops.compat",
@@ -28,6 +30,8 @@ _HOME = {
     "TokenLogprobs": "ops.logprobs",
     "linear_token_logprobs": "ops.logprobs",
     "token_logprobs": "ops.logprobs",
+    "grpo_loss": "ops.policy_losses",
+    "ppo_loss": "ops.policy_losses",
     "CategoricalSample": "ops.sampling",
     "sample_categorical": "ops.sampling",
     "token_kl": "ops.kl",

@@ -7,12 +7,19 @@ process of its own, by test_kernels_interpreter.py.
 import kernel_cases
 import kl_kernel_cases
 import logprobs_kernel_cases
+import policy_losses_kernel_cases
 import pytest
 import sampling_kernel_cases
 
 from rlox_gpu import _dispatch
 
-for _cases in (kernel_cases, logprobs_kernel_cases, sampling_kernel_cases, kl_kernel_cases):
+for _cases in (
+    kernel_cases,
+    kl_kernel_cases,
+    logprobs_kernel_cases,
+    policy_losses_kernel_cases,
+    sampling_kernel_cases,
+):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):
             globals()["test_" + _name.removeprefix("check_")] = _check

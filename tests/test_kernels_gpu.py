@@ -3,6 +3,7 @@
 import kernel_cases
 import kl_kernel_cases
 import logprobs_kernel_cases
+import policy_losses_kernel_cases
 import pytest
 import sampling_kernel_cases
 import torch
@@ -13,7 +14,13 @@ from rlox_gpu.ops.random import permutation, uniform
 
 pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 
-for _cases in (kernel_cases, logprobs_kernel_cases, sampling_kernel_cases, kl_kernel_cases):
+for _cases in (
+    kernel_cases,
+    kl_kernel_cases,
+    logprobs_kernel_cases,
+    policy_losses_kernel_cases,
+    sampling_kernel_cases,
+):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):
             globals()["test_" + _name.removeprefix("check_")] = _check

@@ -6,6 +6,7 @@ mod gae;
 mod kl;
 mod logprobs;
 mod ops;
+mod policy_losses;
 mod sampling;
 
 use pyo3::prelude::*;
