@@ -1,5 +1,7 @@
 """The kernel cases on CUDA, and what only a device can show."""
 
+import estimator_api_cases
+import estimator_kernel_cases
 import kernel_cases
 import kl_kernel_cases
 import logprobs_kernel_cases
@@ -16,6 +18,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 
 for _cases in (
     kernel_cases,
+    estimator_api_cases,
+    estimator_kernel_cases,
     kl_kernel_cases,
     logprobs_kernel_cases,
     policy_losses_kernel_cases,

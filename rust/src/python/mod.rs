@@ -1,7 +1,10 @@
 //! The pyo3 boundary: borrow buffers, check them, release the GIL, call the core, map errors.
 
 mod arrays;
+mod call;
 mod envs;
+mod estimate;
+mod frame;
 mod gae;
 mod kl;
 mod logprobs;
