@@ -29,12 +29,16 @@ struct CartPole {
     struct alignas(16) State {
         float x, x_dot, theta, theta_dot;
     };
+    using Obs = State;
+    using Action = i64;
 
     struct Outcome {
         State state;
         float reward;
         bool terminated;
     };
+
+    HD static Obs observe(const State& state) { return state; }
 
     HD static State initial(const Params& params, const Words& words) {
         return {uniform(words.word[0], params.low, params.high),

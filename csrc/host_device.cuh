@@ -15,6 +15,21 @@ using i64 = long long;
 
 static_assert(sizeof(u32) == 4 && sizeof(u64) == 8, "fixed-width integers");
 
+// The largest whole number that is not above.
+HD float floor_of(float value) {
+#ifdef __CUDA_ARCH__
+    return floorf(value);
+#else
+    return __builtin_floorf(value);
+#endif
+}
+
+// `low` below that, `high` above that; NaN stays.
+HD float clip(float value, float low, float high) {
+    const float raised = value < low ? low : value;
+    return raised > high ? high : raised;
+}
+
 HD u32 bits_of(float value) {
 #ifdef __CUDA_ARCH__
     return __float_as_uint(value);

@@ -5,17 +5,18 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
+#include "acrobot.cuh"
 #include "cartpole.cuh"
+#include "mountaincar.cuh"
+#include "mountaincarcontinuous.cuh"
+#include "pendulum.cuh"
 #include "vector_env.cuh"
 
 namespace py = pybind11;
 
 namespace {
-
-using Task = CartPole;
-constexpr int NUM_STATE = sizeof(Task::State) / sizeof(float);
-constexpr int NUM_PARAMS = sizeof(Task::Params) / sizeof(float);
 
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
@@ -30,62 +31,89 @@ Element* data(Array<T>& array, py::ssize_t entries, const char* name) {
     return reinterpret_cast<Element*>(array.mutable_data());
 }
 
-Task::Params params_of(const Array<float>& params) {
-    if (params.size() != NUM_PARAMS) throw std::invalid_argument("params has the wrong size");
-    Task::Params result;
-    std::memcpy(&result, params.data(), sizeof result);
-    return result;
-}
+// The functions of one task.
+template <class Task>
+struct Host {
+    using Params = typename Task::Params;
+    using State = typename Task::State;
+    using Obs = typename Task::Obs;
+    // NumPy's 64-bit integer is long.
+    using Number = std::conditional_t<std::is_same_v<typename Task::Action, i64>, long, float>;
 
-Arrays<Task> arrays_of(py::tuple state, py::ssize_t n) {
-    if (state.size() != 6) throw std::invalid_argument("state must hold six arrays");
-    auto floats = state[0].cast<Array<float>>();
-    auto elapsed = state[1].cast<Array<int>>();
-    auto episode = state[2].cast<Array<u32>>();
-    auto seed = state[3].cast<Array<unsigned long>>();
-    auto ended = state[4].cast<Array<bool>>();
-    auto episode_return = state[5].cast<Array<float>>();
-    return {data<float, Task::State>(floats, n, "state"),
-            data(elapsed, n, "elapsed"),
-            data(episode, n, "episode"),
-            data<unsigned long, u64>(seed, n, "seed"),
-            data<bool, unsigned char>(ended, n, "ended"),
-            data(episode_return, n, "episode_return")};
-}
-
-void step_arrays(const Array<float>& params, int autoreset, int max_episode_steps, py::tuple state,
-                 Array<long> actions, Array<float> obs, Array<float> rewards,
-                 Array<bool> terminated, Array<bool> truncated, Array<float> final_obs,
-                 Array<float> final_return, Array<int> final_length) {
-    const py::ssize_t n = actions.size();
-    const Rules<Task> rules = {params_of(params), static_cast<Autoreset>(autoreset),
-                               max_episode_steps};
-    const Arrays<Task> arrays = arrays_of(state, n);
-    const Outputs<Task> outputs = {
-        data<float, Task::State>(obs, n, "obs"),
-        data(rewards, n, "rewards"),
-        data<bool, unsigned char>(terminated, n, "terminated"),
-        data<bool, unsigned char>(truncated, n, "truncated"),
-        data<float, Task::State>(final_obs, n, "final_obs"),
-        data(final_return, n, "final_return"),
-        data(final_length, n, "final_length"),
-    };
-    const i64* action = data<long, i64>(actions, n, "actions");
-    for (i64 i = 0; i < n; ++i) step_batch_entry(rules, arrays, i, action, outputs);
-}
-
-void reset_arrays(const Array<float>& params, py::tuple state, py::object mask, Array<float> obs) {
-    const py::ssize_t n = obs.size() / NUM_STATE;
-    const Arrays<Task> arrays = arrays_of(state, n);
-    const unsigned char* chosen = nullptr;
-    if (!mask.is_none()) {
-        auto flags = mask.cast<Array<bool>>();
-        chosen = data<bool, unsigned char>(flags, n, "mask");
+    static Params params_of(const Array<float>& params) {
+        if (params.size() * sizeof(float) != sizeof(Params)) {
+            throw std::invalid_argument("params has the wrong size");
+        }
+        Params result;
+        std::memcpy(&result, params.data(), sizeof result);
+        return result;
     }
-    Task::State* target = data<float, Task::State>(obs, n, "obs");
-    const Task::Params numbers = params_of(params);
-    for (i64 i = 0; i < n; ++i) reset_batch_entry(numbers, arrays, i, chosen, target);
-}
+
+    static Arrays<Task> arrays_of(py::tuple state, py::ssize_t n) {
+        if (state.size() != 6) throw std::invalid_argument("state must hold six arrays");
+        auto floats = state[0].cast<Array<float>>();
+        auto elapsed = state[1].cast<Array<int>>();
+        auto episode = state[2].cast<Array<u32>>();
+        auto seed = state[3].cast<Array<unsigned long>>();
+        auto ended = state[4].cast<Array<bool>>();
+        auto episode_return = state[5].cast<Array<float>>();
+        return {data<float, State>(floats, n, "state"),
+                data(elapsed, n, "elapsed"),
+                data(episode, n, "episode"),
+                data<unsigned long, u64>(seed, n, "seed"),
+                data<bool, unsigned char>(ended, n, "ended"),
+                data(episode_return, n, "episode_return")};
+    }
+
+    static void step(const Array<float>& params, int autoreset, int max_episode_steps,
+                     py::tuple state, Array<Number> actions, Array<float> obs, Array<float> rewards,
+                     Array<bool> terminated, Array<bool> truncated, Array<float> final_obs,
+                     Array<float> final_return, Array<int> final_length) {
+        const py::ssize_t n = actions.size();
+        const Rules<Task> rules = {params_of(params), static_cast<Autoreset>(autoreset),
+                                   max_episode_steps};
+        const Arrays<Task> arrays = arrays_of(state, n);
+        const Outputs<Task> outputs = {
+            data<float, Obs>(obs, n, "obs"),
+            data(rewards, n, "rewards"),
+            data<bool, unsigned char>(terminated, n, "terminated"),
+            data<bool, unsigned char>(truncated, n, "truncated"),
+            data<float, Obs>(final_obs, n, "final_obs"),
+            data(final_return, n, "final_return"),
+            data(final_length, n, "final_length"),
+        };
+        const auto* action = data<Number, typename Task::Action>(actions, n, "actions");
+        for (i64 i = 0; i < n; ++i) step_batch_entry(rules, arrays, i, action, outputs);
+    }
+
+    static void reset(const Array<float>& params, py::tuple state, py::object mask,
+                      Array<float> obs) {
+        const py::ssize_t n = obs.size() * sizeof(float) / sizeof(Obs);
+        const Arrays<Task> arrays = arrays_of(state, n);
+        const unsigned char* chosen = nullptr;
+        if (!mask.is_none()) {
+            auto flags = mask.cast<Array<bool>>();
+            chosen = data<bool, unsigned char>(flags, n, "mask");
+        }
+        Obs* target = data<float, Obs>(obs, n, "obs");
+        const Params numbers = params_of(params);
+        for (i64 i = 0; i < n; ++i) reset_batch_entry(numbers, arrays, i, chosen, target);
+    }
+
+    // Adds the functions to the module, as `<name>.step` and `<name>.reset`.
+    static void define(py::module_& parent, const char* name) {
+        py::module_ module = parent.def_submodule(name);
+        module.def("step", &step, py::arg("params").noconvert(), py::arg("autoreset"),
+                   py::arg("max_episode_steps"), py::arg("state"), py::arg("actions").noconvert(),
+                   py::arg("obs").noconvert(), py::arg("rewards").noconvert(),
+                   py::arg("terminated").noconvert(), py::arg("truncated").noconvert(),
+                   py::arg("final_obs").noconvert(), py::arg("final_return").noconvert(),
+                   py::arg("final_length").noconvert(), "Step every environment, in place.");
+        module.def("reset", &reset, py::arg("params").noconvert(), py::arg("state"),
+                   py::arg("mask"), py::arg("obs").noconvert(),
+                   "Begin new episodes, everywhere or where the mask is set.");
+    }
+};
 
 py::tuple sin_cos_array(const Array<float>& angles) {
     Array<float> sin(angles.size());
@@ -102,15 +130,11 @@ py::tuple sin_cos_array(const Array<float>& angles) {
 
 PYBIND11_MODULE(_host, module) {
     module.doc() = "Host build of the CUDA environment sources.";
-    module.def("step", &step_arrays, py::arg("params").noconvert(), py::arg("autoreset"),
-               py::arg("max_episode_steps"), py::arg("state"), py::arg("actions").noconvert(),
-               py::arg("obs").noconvert(), py::arg("rewards").noconvert(),
-               py::arg("terminated").noconvert(), py::arg("truncated").noconvert(),
-               py::arg("final_obs").noconvert(), py::arg("final_return").noconvert(),
-               py::arg("final_length").noconvert(), "Step every environment, in place.");
-    module.def("reset", &reset_arrays, py::arg("params").noconvert(), py::arg("state"),
-               py::arg("mask"), py::arg("obs").noconvert(),
-               "Begin new episodes, everywhere or where the mask is set.");
+    Host<CartPole>::define(module, "CartPole");
+    Host<Pendulum>::define(module, "Pendulum");
+    Host<MountainCar>::define(module, "MountainCar");
+    Host<MountainCarContinuous>::define(module, "MountainCarContinuous");
+    Host<Acrobot>::define(module, "Acrobot");
     module.def("sin_cos", &sin_cos_array, py::arg("angles").noconvert(),
                "Sine and cosine of float32 angles.");
 }

@@ -75,3 +75,12 @@ HD SinCos sin_cos(float angle) {
             return {-near.cos, near.sin};
     }
 }
+
+// The angle less whole turns, from minus half a turn up to half a turn; accurate up to 2^16 turns.
+HD float angle_normalize(float angle) {
+    // A turn in two parts, the first of so few bits that its multiples are exact.
+    const float turn = 6.28125f;
+    const float rest = 0.0019353072f;
+    const float turns = floor_of((angle + 3.14159265f) / 6.28318531f);
+    return angle - turns * turn - turns * rest;
+}

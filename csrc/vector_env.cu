@@ -1,20 +1,17 @@
-// The kernels of a task, which a macro selects: one thread per environment.
+// The kernels of a task, which two macros select: one thread per environment.
 #include "vector_env.cuh"
+#include RLOX_TASK_HEADER
 
-#ifdef RLOX_TASK_CARTPOLE
-#include "cartpole.cuh"
-using Task = CartPole;
-#endif
+using Task = RLOX_TASK;
 
 __device__ i64 env_index() { return static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x; }
 
 extern "C" __global__ void env_step(Task::Params params, int autoreset, int max_episode_steps,
                                     int num_envs, Task::State* state, int* elapsed, u32* episode,
                                     const u64* seed, unsigned char* ended, float* episode_return,
-                                    const i64* actions, Task::State* obs, float* rewards,
+                                    const Task::Action* actions, Task::Obs* obs, float* rewards,
                                     unsigned char* terminated, unsigned char* truncated,
-                                    Task::State* final_obs, float* final_return,
-                                    int* final_length) {
+                                    Task::Obs* final_obs, float* final_return, int* final_length) {
     const i64 index = env_index();
     if (index >= num_envs) return;
     const Rules<Task> rules = {params, static_cast<Autoreset>(autoreset), max_episode_steps};
@@ -27,7 +24,7 @@ extern "C" __global__ void env_step(Task::Params params, int autoreset, int max_
 extern "C" __global__ void env_reset(Task::Params params, int num_envs, Task::State* state,
                                      int* elapsed, u32* episode, const u64* seed,
                                      unsigned char* ended, float* episode_return,
-                                     const unsigned char* mask, Task::State* obs) {
+                                     const unsigned char* mask, Task::Obs* obs) {
     const i64 index = env_index();
     if (index >= num_envs) return;
     const Arrays<Task> arrays = {state, elapsed, episode, seed, ended, episode_return};

@@ -33,11 +33,11 @@ struct Arrays {
 // Where results go; the last three may be null.
 template <class Task>
 struct Outputs {
-    typename Task::State* obs;
+    typename Task::Obs* obs;
     float* rewards;
     unsigned char* terminated;
     unsigned char* truncated;
-    typename Task::State* final_obs;
+    typename Task::Obs* final_obs;
     float* final_return;
     int* final_length;
 };
@@ -76,8 +76,8 @@ HD Env<Task> begin_episode(const typename Task::Params& params, const Arrays<Tas
 
 // One step of environment `index`, whose results go to entry `slot` of the outputs.
 template <class Task>
-HD void step(const Rules<Task>& rules, const Arrays<Task>& arrays, i64 index, i64 action,
-             Env<Task>& env, const Outputs<Task>& outputs, i64 slot) {
+HD void step(const Rules<Task>& rules, const Arrays<Task>& arrays, i64 index,
+             typename Task::Action action, Env<Task>& env, const Outputs<Task>& outputs, i64 slot) {
     const bool rests = env.ended;
     float reward = 0.0f;
     bool terminated = false;
@@ -103,17 +103,17 @@ HD void step(const Rules<Task>& rules, const Arrays<Task>& arrays, i64 index, i6
         outputs.final_length[slot] = ends ? env.elapsed : 0;
     }
     if (rules.autoreset == SAME_STEP && ends && outputs.final_obs) {
-        outputs.final_obs[slot] = env.state;
+        outputs.final_obs[slot] = Task::observe(env.state);
     }
     if (rules.autoreset == NEXT_STEP ? rests : rules.autoreset == SAME_STEP && ends) {
         env = begin_episode(rules.params, arrays, index);
     }
-    outputs.obs[slot] = env.state;
+    outputs.obs[slot] = Task::observe(env.state);
 }
 
 template <class Task>
 HD void step_batch_entry(const Rules<Task>& rules, const Arrays<Task>& arrays, i64 index,
-                         const i64* actions, const Outputs<Task>& outputs) {
+                         const typename Task::Action* actions, const Outputs<Task>& outputs) {
     Env<Task> env = load(arrays, index);
     step(rules, arrays, index, actions[index], env, outputs, index);
     store(arrays, index, env);
@@ -122,9 +122,9 @@ HD void step_batch_entry(const Rules<Task>& rules, const Arrays<Task>& arrays, i
 // A new episode where the mask (null: everywhere) is set; the observation is copied in any case.
 template <class Task>
 HD void reset_batch_entry(const typename Task::Params& params, const Arrays<Task>& arrays,
-                          i64 index, const unsigned char* mask, typename Task::State* obs) {
+                          i64 index, const unsigned char* mask, typename Task::Obs* obs) {
     if (!mask || mask[index]) {
         store(arrays, index, begin_episode(params, arrays, index));
     }
-    obs[index] = arrays.state[index];
+    obs[index] = Task::observe(arrays.state[index]);
 }

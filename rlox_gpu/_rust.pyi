@@ -311,11 +311,11 @@ def sample_gaussian_backward_raw(
 
 # -- environments ----------------------------------------------------------------------------
 
-class CartPoleBatch:
-    """The rules of a batch of cart-poles, applied to arrays given by their addresses."""
+class EnvBatch:
+    """The rules of a batch of environments, applied to arrays given by their addresses."""
 
     def __init__(
-        self, params: Sequence[float], autoreset_mode: int, max_episode_steps: int
+        self, task: str, params: Sequence[float], autoreset_mode: int, max_episode_steps: int
     ) -> None: ...
     def step(
         self, num_envs: int, state: Sequence[int], actions: int, outputs: Sequence[int]
@@ -329,13 +329,13 @@ class CartPoleBatch:
         seed: NDArray[np.uint64],
         ended: NDArray[np.bool_],
         episode_return: NDArray[np.float32],
-    ) -> CartPoleArrays: ...
+    ) -> EnvArrays: ...
 
-class CartPoleArrays:
-    """A batch of cart-poles on NumPy state arrays."""
+class EnvArrays:
+    """A batch of environments on NumPy state arrays."""
 
     def step(
-        self, actions: NDArray[np.int64]
+        self, actions: NDArray[np.int64] | NDArray[np.float32]
     ) -> tuple[
         NDArray[np.float32],
         NDArray[np.float32],

@@ -4,12 +4,21 @@ import sys
 import types
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
 TESTS = Path(__file__).parent
 for folder in (TESTS / "ptxsim", TESTS):
     sys.path.insert(0, str(folder))
+
+
+# An environment that is Gymnasium's own for certain, whatever becomes native.
+gymnasium.register(
+    "tests/Acrobot-v1",
+    entry_point="gymnasium.envs.classic_control.acrobot:AcrobotEnv",
+    max_episode_steps=500,
+)
 
 
 def pytest_addoption(parser):

@@ -24,20 +24,22 @@ class HostEnv:
     def __init__(self, env: NumpyVectorEnv):
         self.arrays = tuple(array.copy() for array in env._arrays)
         self.rules = env._rules(*env._bounds)
+        self.host = getattr(_host, self.rules.task)
+        self.obs_size = env.single_observation_space.shape[0]
         self.params = np.array(self.rules.params, dtype=np.float32)
 
     def step(self, actions):
-        n = len(actions)
+        n, width = len(actions), self.obs_size
         results = (
-            np.empty((n, 4), np.float32),
+            np.empty((n, width), np.float32),
             np.empty(n, np.float32),
             np.empty(n, bool),
             np.empty(n, bool),
-            np.zeros((n, 4), np.float32),
+            np.zeros((n, width), np.float32),
             np.empty(n, np.float32),
             np.empty(n, np.int32),
         )
-        _host.step(
+        self.host.step(
             self.params,
             self.rules.autoreset_mode,
             self.rules.max_episode_steps,
@@ -48,8 +50,8 @@ class HostEnv:
         return results
 
     def reset(self, mask=None):
-        obs = np.empty_like(self.arrays[0])
-        _host.reset(self.params, self.arrays, mask, obs)
+        obs = np.empty((len(self.arrays[0]), self.obs_size), np.float32)
+        self.host.reset(self.params, self.arrays, mask, obs)
         return obs
 
 

@@ -104,7 +104,7 @@ def test_another_environment_starts_new_episodes(tmp_path):
 
 
 def test_gymnasium_environments_restart_their_episodes(tmp_path):
-    ppo = PPO("Acrobot-v1", seed=1, **SMALL)
+    ppo = PPO("tests/Acrobot-v1", seed=1, **SMALL)
     ppo.train(64)
     ppo.save(tmp_path / "c")
     runs = [PPO.from_checkpoint(tmp_path / "c", device="cpu") for _ in range(2)]

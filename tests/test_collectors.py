@@ -123,7 +123,7 @@ def test_reward_function_shapes_the_advantages_only():
     assert plain.episode_rewards == shaped.episode_rewards
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1"], ids=["native", "gymnasium"])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "tests/Acrobot-v1"], ids=["native", "gymnasium"])
 def test_the_seed_determines_a_rollout(env_id):
     width, n_actions = (4, 2) if env_id == "CartPole-v1" else (6, 3)
     policy = DiscretePolicy(width, n_actions, seed=0)

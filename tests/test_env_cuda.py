@@ -61,11 +61,12 @@ def launches(cupy):
 
 
 def test_the_source_is_compiled_without_contraction(cupy):
-    CupyModule(SOURCE, (*cuda.OPTIONS, "-DRLOX_TASK_CARTPOLE"))
+    CupyModule(SOURCE, (*cuda.OPTIONS, *cuda.task_options("CartPole")))
     (kind, code, options, backend), *_ = cupy.log
     assert (kind, backend) == ("compile", "nvrtc")
     assert code == SOURCE.read_text()
-    assert {"--fmad=false", "--prec-div=true", "-DRLOX_TASK_CARTPOLE"} <= set(options)
+    assert {"--fmad=false", "--prec-div=true", "-DRLOX_TASK=CartPole"} <= set(options)
+    assert '-DRLOX_TASK_HEADER="cartpole.cuh"' in options
     assert f"-I{SOURCE.parent}" in options
 
 
@@ -117,9 +118,9 @@ def test_a_step_and_a_reset_pass_their_arguments_in_the_kernels_order(cupy):
 
 def test_every_device_gets_its_own_module(cupy):
     with use_launcher(CupyModule):
-        first = cuda.compiled_module("cartpole", torch.device("cuda", 0))
-        assert cuda.compiled_module("cartpole", torch.device("cuda", 0)) is first
-        assert cuda.compiled_module("cartpole", torch.device("cuda", 1)) is not first
+        first = cuda.compiled_module("CartPole", torch.device("cuda", 0))
+        assert cuda.compiled_module("CartPole", torch.device("cuda", 0)) is first
+        assert cuda.compiled_module("CartPole", torch.device("cuda", 1)) is not first
 
 
 def test_a_launcher_ends_with_its_block():

@@ -158,7 +158,7 @@ def test_kernels_take_an_action_out_of_range_as_a_push_to_the_left(action):
 
 def test_state_layouts_of_the_backends_agree():
     env = NumpyVectorEnv(ENV_ID, 4)
-    batch = _rust.CartPoleBatch(*env._rules(-0.05, 0.05)[1:])
+    batch = _rust.EnvBatch(*env._rules(-0.05, 0.05))
     arrays = ArrayState(*(array.copy() for array in env._arrays))
     bound = batch.bind(*arrays)
     assert bound.reset().shape == (4, 4)

@@ -187,7 +187,7 @@ def test_a_policy_of_ones_own_learns():
 
 
 def test_gymnasium_environments_train():
-    ppo = PPO("Acrobot-v1", seed=0, **SMALL)
+    ppo = PPO("tests/Acrobot-v1", seed=0, **SMALL)
     result = ppo.train(64 * 40)
     assert result["timesteps"] == 64 * 40
     assert result["mean_reward"] <= -60

@@ -27,7 +27,8 @@ def make_vec(
     Parameters
     ----------
     id
-        A native Gymnasium id: ``"CartPole-v1"`` or ``"CartPole-v0"``.
+        A native Gymnasium id, for example ``"CartPole-v1"`` or ``"Pendulum-v1"``; any other is
+        answered with the list of them.
     num_envs
         Number of environments N.
     device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from rlox_gpu.envs.base import (
 
 Obs = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
-_INT64 = np.dtype(np.int64)
 _NO_EPISODE = np.uint32(0xFFFFFFFF)
 
 
@@ -109,12 +108,13 @@ class NumpyVectorEnv(NativeVectorEnv):
             ended=np.zeros(self.num_envs, dtype=bool),
             episode_return=np.zeros(self.num_envs, dtype=np.float32),
         )
-        self._set_bounds(*self.task.reset_bounds)
+        self._action_dtype = self.action_space.dtype
+        self._set_bounds(*self.task.reset_options.values())
 
     def _set_bounds(self, low: float, high: float) -> None:
         self._bounds = (low, high)
         rules = self._rules(low, high)
-        self._native = _rust.CartPoleBatch(*rules[1:]).bind(*self._arrays)
+        self._native = _rust.EnvBatch(*rules).bind(*self._arrays)
 
     def reset(
         self,
@@ -130,14 +130,14 @@ class NumpyVectorEnv(NativeVectorEnv):
             None to go on with the environments' own seeds; an integer, which seeds environment i
             with ``seed + i``; or one integer or None per environment.
         options
-            ``"reset_mask"``: bool array ``(N,)``, the environments to reset. ``"low"`` and
-            ``"high"``: bounds of the initial state, also for the automatic resets until the next
-            call.
+            ``"reset_mask"``: bool array ``(N,)``, the environments to reset. The bounds of the
+            initial state under Gymnasium's names, also for the automatic resets until the next
+            call: ``"low"`` and ``"high"``, in Pendulum ``"x_init"`` and ``"y_init"``.
 
         Returns
         -------
         tuple
-            Observations of all environments, float32 ``(N, state_size)``, and an empty dict.
+            Observations of all environments, float32 ``(N, obs_size)``, and an empty dict.
 
         Raises
         ------
@@ -162,19 +162,20 @@ class NumpyVectorEnv(NativeVectorEnv):
         return self._native.reset(mask), {}
 
     def step(
-        self, actions: npt.NDArray[np.integer[Any]]
+        self, actions: npt.NDArray[Any]
     ) -> tuple[Obs, npt.NDArray[np.float32], Flags, Flags, dict[str, Any]]:
         """Step every environment.
 
         Parameters
         ----------
         actions
-            Integers ``(N,)`` from the action space; int64 is taken as it is, others are converted.
+            Integers ``(N,)`` from the action space, or finite numbers ``(N, 1)``, which the task
+            clips as Gymnasium's does; int64 and float32 are taken as they are, others converted.
 
         Returns
         -------
         tuple
-            Observations float32 ``(N, state_size)``, rewards float32 ``(N,)``, terminated and
+            Observations float32 ``(N, obs_size)``, rewards float32 ``(N,)``, terminated and
             truncated bool ``(N,)``, and infos. At a step that ends an episode infos hold
             ``"episode"`` and, if environments are reset in the same step, ``"final_obs"`` (dense,
             zeros where no episode ended) and ``"final_info"``, each with its mask.
@@ -194,12 +195,12 @@ class NumpyVectorEnv(NativeVectorEnv):
             self._raise_ended()
         if not (
             type(actions) is np.ndarray
-            and actions.dtype is _INT64
+            and actions.dtype is self._action_dtype
             and actions.flags.c_contiguous
-            and actions.ndim == 1
+            and actions.shape == self._action_shape
         ):
-            actions = as_actions(actions, self.num_envs)
-        results = self._native.step(cast("npt.NDArray[np.int64]", actions))
+            actions = as_actions(actions, self._action_shape, self._action_dtype)
+        results = self._native.step(actions)
         obs, rewards, terminated, truncated, num_ended, *_ = results
         infos = self._infos(terminated | truncated, *results[5:]) if num_ended else {}
         return obs, rewards, terminated, truncated, infos
@@ -261,25 +262,28 @@ class NumpyVectorEnv(NativeVectorEnv):
         return [self._arrays.state[i] for i in self._render_envs]
 
 
-def as_actions(actions: Any, num_envs: int) -> npt.NDArray[np.int64]:
-    """Convert discrete actions to a contiguous int64 array.
+def as_actions(actions: Any, shape: tuple[int, ...], dtype: Any = np.int64) -> npt.NDArray[Any]:
+    """Convert actions to a contiguous array of a task's shape and dtype.
 
     Raises
     ------
     TypeError
-        If they are not integers.
+        If they are not integers, or, where ``dtype`` is a float, not numbers.
     ValueError
-        If they are not of shape ``(num_envs,)``.
+        If they have another shape.
     """
     try:
         array = np.asarray(actions)
     except ValueError as error:
-        raise ValueError(f"actions must have shape ({num_envs},): {error}") from None
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"actions must be integers, got dtype {array.dtype}")
-    if array.shape != (num_envs,):
-        raise ValueError(f"actions must have shape ({num_envs},), got {array.shape}")
-    return np.ascontiguousarray(array, dtype=np.int64)
+        raise ValueError(f"actions must have shape {shape}: {error}") from None
+    kinds, what = ("fiu", "numbers") if np.dtype(dtype).kind == "f" else ("iu", "integers")
+    if array.dtype.kind not in kinds and array.size:
+        raise TypeError(f"actions must be {what}, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"actions must have shape {shape}, got {array.shape}")
+    # What is too large for float32 becomes infinite, which the step refuses.
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=dtype)
 
 
 def _check_mask(mask: Any, num_envs: int) -> npt.NDArray[np.bool_]:

@@ -82,12 +82,14 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
         self.max_episode_steps = check_max_episode_steps(max_episode_steps, default_steps)
         self.metadata = {
             "render_modes": ["rgb_array"],
-            "render_fps": 50,
+            "render_fps": self.task.render_fps,
             "autoreset_mode": self.autoreset_mode,
         }
         self.single_observation_space, self.single_action_space = self.task.spaces(self.params)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._obs_size = self.single_observation_space.shape[0]
+        self._action_shape = (self.num_envs, *(self.single_action_space.shape or ()))
         self.render_mode, self._render_envs = check_render(render_mode, render_envs, num_envs)
         self._renderer: Renderer | None = None
         self._ready = False
@@ -97,7 +99,7 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
     ) -> ResetRequest:
         """Check the arguments of ``reset`` and seed the spaces' generator; nothing else changes."""
         self._check_open()
-        options = check_options(options)
+        options = check_options(options, self.task)
         mask = as_mask(options["reset_mask"]) if "reset_mask" in options else None
         if mask is not None and not self._ready:
             raise ResetNeeded("options['reset_mask'] needs a reset() of all environments first")
@@ -195,16 +197,17 @@ def check_max_episode_steps(steps: Any, default: int) -> int:
     return int(steps)
 
 
-def check_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+def check_options(options: Mapping[str, Any] | None, task: Task) -> dict[str, Any]:
     """Check the names in the options of a reset."""
     if options is None:
         return {}
     if not isinstance(options, Mapping):
         raise TypeError(f"options must be a dict or None, got {type(options).__name__}")
-    unknown = sorted(set(options) - {"reset_mask", "low", "high"}, key=str)
+    unknown = sorted(set(options) - {"reset_mask", *task.reset_options}, key=str)
     if unknown:
+        first, second = map(repr, task.reset_options)
         raise ValueError(
-            f"options may hold 'reset_mask', 'low' and 'high', got {unknown[0]!r} as well"
+            f"options may hold 'reset_mask', {first} and {second}, got {unknown[0]!r} as well"
         )
     return dict(options)
 
@@ -212,16 +215,18 @@ def check_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
 def reset_bounds(options: Mapping[str, Any], task: Task) -> tuple[float, float]:
     """Read the bounds of the initial state from the options of a reset."""
     bounds = []
-    for name, default in zip(("low", "high"), task.reset_bounds, strict=True):
+    for name, default in task.reset_options.items():
         try:
             bound = float(options.get(name, default))
         except (TypeError, ValueError):
             raise ValueError(f"options[{name!r}] must be a number, got {options[name]!r}") from None
         if not np.isfinite(bound):
             raise ValueError(f"options[{name!r}] must be finite, got {bound}")
+        if name not in ("low", "high") and bound < 0:
+            raise ValueError(f"options[{name!r}] must not be negative, got {bound}")
         bounds.append(bound)
     low, high = bounds
-    if low > high:
+    if "low" in task.reset_options and low > high:
         raise ValueError(f"options['low'] ({low}) must not be above options['high'] ({high})")
     return low, high
 

@@ -149,8 +149,13 @@ def runs_kernels(device: torch.device) -> bool:
 @functools.cache
 def compiled_module(task: str, device: torch.device) -> CompiledModule:
     """Compile the kernels of a task for a device, once."""
-    options = (*OPTIONS, f"-DRLOX_TASK_{task.upper()}")
+    options = (*OPTIONS, *task_options(task))
     return (_compile or CupyModule)(SOURCE, options)
+
+
+def task_options(task: str) -> tuple[str, ...]:
+    """Give the compiler options that select a task."""
+    return (f"-DRLOX_TASK={task}", f'-DRLOX_TASK_HEADER="{task.lower()}.cuh"')
 
 
 def grid_size(num_envs: int) -> int:

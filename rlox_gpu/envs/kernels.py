@@ -54,13 +54,14 @@ class StepBuffers(NamedTuple):
     Attributes
     ----------
     obs
-        float32 ``(N, state_size)``; on CUDA devices its address is a multiple of 16.
+        float32 ``(N, obs_size)``; on CUDA devices its address is a multiple of 16 bytes, or of the
+        largest power of two that divides the size of one observation, if that is less.
     rewards
         float32 ``(N,)``.
     terminated, truncated
         bool ``(N,)``.
     final_obs
-        float32 ``(N, state_size)`` or None: the last observation of an episode, written only where
+        float32 ``(N, obs_size)`` or None: the last observation of an episode, written only where
         the same step began the next one.
     episode_return
         float32 ``(N,)`` or None: the return of the episode that ended, 0 elsewhere.
@@ -133,9 +134,14 @@ def _launch(
 
 
 def _check_aligned(name: str, tensor: Tensor | None) -> None:
-    if _address(tensor) % 16:
+    if tensor is None:
+        return
+    row = tensor.shape[-1] * tensor.element_size()
+    alignment = min(row & -row, 16)
+    if tensor.data_ptr() % alignment:
         raise ValueError(
-            f"{name} must start at a multiple of 16 bytes, as any tensor that torch allocates does"
+            f"{name} must start at a multiple of {alignment} bytes, as any tensor that torch "
+            "allocates does"
         )
 
 
@@ -144,8 +150,8 @@ def _address(tensor: Tensor | None) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _native(rules: Rules) -> _rust.CartPoleBatch:
-    return _rust.CartPoleBatch(rules.params, rules.autoreset_mode, rules.max_episode_steps)
+def _native(rules: Rules) -> _rust.EnvBatch:
+    return _rust.EnvBatch(*rules)
 
 
 @functools.lru_cache(maxsize=256)

@@ -34,6 +34,8 @@ class Renderer:
         for key, value in params.items():
             if hasattr(self._env, key):
                 setattr(self._env, key, value)
+        # What a picture needs beside the state, such as "no torque yet", comes with a reset.
+        self._env.reset(seed=0)
 
     def draw(self, state: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         """Draw one state; uint8 ``(height, width, 3)``."""

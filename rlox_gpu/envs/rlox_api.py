@@ -9,14 +9,18 @@ from typing_extensions import Self
 
 from rlox_gpu import _rust
 from rlox_gpu.envs.base import check_num_envs, check_seed
-from rlox_gpu.envs.tasks import find_task
+from rlox_gpu.envs.tasks import CARTPOLE, find_task
 
 _ENV_ID = "CartPole-v1"
 
 
 def _arguments(env_id: str, seed: int | None) -> tuple[tuple[float, ...], int, int]:
     task, max_episode_steps = find_task(env_id)
-    params = task.pack(task.defaults, *task.reset_bounds)
+    if task is not CARTPOLE:
+        raise ValueError(
+            f"env_id: expected CartPole, got {env_id!r}, which make_vec or GymVecEnv run"
+        )
+    params = task.pack(task.defaults, *task.reset_options.values())
     number = secrets.randbits(63) if seed is None else check_seed(seed, "seed")
     return params, max_episode_steps, number
 
@@ -50,7 +54,7 @@ class VecEnv(_rust.CartPoleVec):
     seed
         Environment i starts from ``seed + i``; None for random seeds.
     env_id
-        A native Gymnasium id; None for ``"CartPole-v1"``.
+        ``"CartPole-v1"``, which None stands for, or ``"CartPole-v0"``.
 
     Attributes
     ----------
@@ -60,7 +64,7 @@ class VecEnv(_rust.CartPoleVec):
     Raises
     ------
     ValueError
-        If ``env_id`` is not native, or a number is out of range.
+        If ``env_id`` is another environment, or a number is out of range.
     TypeError
         If an argument has the wrong type.
     """

@@ -2,6 +2,7 @@
 
 A task's physics lives in ``rust/src/envs/<name>.rs`` and ``csrc/<name>.cuh``; here are its ids,
 its parameters under Gymnasium's names, its spaces, and the Gymnasium class that draws it.
+``docs/adding-an-environment.md`` walks through all of it.
 """
 
 from __future__ import annotations
@@ -22,29 +23,37 @@ class Task:
     Attributes
     ----------
     name
-        The name of its Rust module and CUDA header.
+        The name of its type in Rust and in CUDA; in lower case, that of their files.
     state_size
-        Numbers of state per environment; the observation is the state.
+        Numbers of state per environment.
     defaults
         Parameters and their default values, by Gymnasium's names.
+    positive
+        Names of the parameters that must be positive.
     pack
         Turns parameters and the bounds of the initial state into the numbers the kernels take,
         in their order.
-    reset_bounds
-        Default bounds of the initial state.
+    reset_options
+        The two options of a reset that bound the initial state, and their defaults: ``"low"`` and
+        ``"high"``, or two numbers that bound it on both sides of 0.
     spaces
-        Builds the observation and action space of one environment.
+        Builds the observation and action space of one environment: a box of one dimension, and
+        actions from 0 or a box of one number.
     renderer
         Import path of the Gymnasium environment that draws the state.
+    render_fps
+        Pictures per second at the task's own pace.
     """
 
     name: str
     state_size: int
     defaults: Mapping[str, float | bool]
+    positive: frozenset[str]
     pack: Callable[[Mapping[str, Any], float, float], tuple[float, ...]]
-    reset_bounds: tuple[float, float]
-    spaces: Callable[[Mapping[str, Any]], tuple[spaces.Box, spaces.Discrete]]
+    reset_options: Mapping[str, float]
+    spaces: Callable[[Mapping[str, Any]], tuple[spaces.Box, spaces.Discrete | spaces.Box]]
     renderer: str
+    render_fps: int
 
 
 def _pack_cartpole(params: Mapping[str, Any], low: float, high: float) -> tuple[float, ...]:
@@ -76,7 +85,7 @@ def _cartpole_spaces(params: Mapping[str, Any]) -> tuple[spaces.Box, spaces.Disc
 
 
 CARTPOLE = Task(
-    name="cartpole",
+    name="CartPole",
     state_size=4,
     defaults={
         "gravity": 9.8,
@@ -89,16 +98,146 @@ CARTPOLE = Task(
         "x_threshold": 2.4,
         "sutton_barto_reward": False,
     },
+    positive=frozenset(
+        {"masscart", "masspole", "length", "tau", "theta_threshold_radians", "x_threshold"}
+    ),
     pack=_pack_cartpole,
-    reset_bounds=(-0.05, 0.05),
+    reset_options={"low": -0.05, "high": 0.05},
     spaces=_cartpole_spaces,
     renderer="gymnasium.envs.classic_control.cartpole:CartPoleEnv",
+    render_fps=50,
+)
+
+
+def _pack_pendulum(params: Mapping[str, Any], x_init: float, y_init: float) -> tuple[float, ...]:
+    g, m, length = params["g"], params["m"], params["l"]
+    return (
+        params["max_speed"],
+        params["max_torque"],
+        params["dt"],
+        3 * g / (2 * length),
+        3.0 / (m * length**2),
+        x_init,
+        y_init,
+    )
+
+
+def _pendulum_spaces(params: Mapping[str, Any]) -> tuple[spaces.Box, spaces.Box]:
+    high = np.array([1.0, 1.0, params["max_speed"]], dtype=np.float32)
+    torque = params["max_torque"]
+    return spaces.Box(-high, high, dtype=np.float32), spaces.Box(-torque, torque, (1,), np.float32)
+
+
+PENDULUM = Task(
+    name="Pendulum",
+    state_size=2,
+    defaults={"max_speed": 8.0, "max_torque": 2.0, "dt": 0.05, "g": 10.0, "m": 1.0, "l": 1.0},
+    positive=frozenset({"max_speed", "max_torque", "dt", "m", "l"}),
+    pack=_pack_pendulum,
+    reset_options={"x_init": math.pi, "y_init": 1.0},
+    spaces=_pendulum_spaces,
+    renderer="gymnasium.envs.classic_control.pendulum:PendulumEnv",
+    render_fps=30,
+)
+
+
+def _pack_in_order(params: Mapping[str, Any], low: float, high: float) -> tuple[float, ...]:
+    """Take the parameters as they are, in the order of the task's defaults."""
+    return (*params.values(), low, high)
+
+
+def _mountain_car_box(params: Mapping[str, Any]) -> spaces.Box:
+    low = np.array([params["min_position"], -params["max_speed"]], dtype=np.float32)
+    high = np.array([params["max_position"], params["max_speed"]], dtype=np.float32)
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+MOUNTAIN_CAR = Task(
+    name="MountainCar",
+    state_size=2,
+    defaults={
+        "min_position": -1.2,
+        "max_position": 0.6,
+        "max_speed": 0.07,
+        "goal_position": 0.5,
+        "goal_velocity": 0.0,
+        "force": 0.001,
+        "gravity": 0.0025,
+    },
+    positive=frozenset({"max_speed"}),
+    pack=_pack_in_order,
+    reset_options={"low": -0.6, "high": -0.4},
+    spaces=lambda params: (_mountain_car_box(params), spaces.Discrete(3)),
+    renderer="gymnasium.envs.classic_control.mountain_car:MountainCarEnv",
+    render_fps=30,
+)
+
+
+def _mountain_car_continuous_spaces(params: Mapping[str, Any]) -> tuple[spaces.Box, spaces.Box]:
+    actions = spaces.Box(params["min_action"], params["max_action"], (1,), np.float32)
+    return _mountain_car_box(params), actions
+
+
+MOUNTAIN_CAR_CONTINUOUS = Task(
+    name="MountainCarContinuous",
+    state_size=2,
+    defaults={
+        "min_action": -1.0,
+        "max_action": 1.0,
+        "min_position": -1.2,
+        "max_position": 0.6,
+        "max_speed": 0.07,
+        "goal_position": 0.45,
+        "goal_velocity": 0.0,
+        "power": 0.0015,
+    },
+    positive=frozenset({"max_speed"}),
+    pack=_pack_in_order,
+    reset_options={"low": -0.6, "high": -0.4},
+    spaces=_mountain_car_continuous_spaces,
+    renderer=("gymnasium.envs.classic_control.continuous_mountain_car:Continuous_MountainCarEnv"),
+    render_fps=30,
+)
+
+
+def _acrobot_spaces(params: Mapping[str, Any]) -> tuple[spaces.Box, spaces.Discrete]:
+    high = np.array([1, 1, 1, 1, params["MAX_VEL_1"], params["MAX_VEL_2"]], dtype=np.float32)
+    return spaces.Box(-high, high, dtype=np.float32), spaces.Discrete(3)
+
+
+ACROBOT = Task(
+    name="Acrobot",
+    state_size=4,
+    defaults={
+        "dt": 0.2,
+        "LINK_LENGTH_1": 1.0,
+        "LINK_MASS_1": 1.0,
+        "LINK_MASS_2": 1.0,
+        "LINK_COM_POS_1": 0.5,
+        "LINK_COM_POS_2": 0.5,
+        "LINK_MOI": 1.0,
+        "MAX_VEL_1": 4 * math.pi,
+        "MAX_VEL_2": 9 * math.pi,
+    },
+    positive=frozenset(
+        {"dt", "LINK_LENGTH_1", "LINK_MASS_1", "LINK_MASS_2", "LINK_COM_POS_1", "LINK_COM_POS_2"}
+        | {"LINK_MOI", "MAX_VEL_1", "MAX_VEL_2"}
+    ),
+    pack=_pack_in_order,
+    reset_options={"low": -0.1, "high": 0.1},
+    spaces=_acrobot_spaces,
+    renderer="gymnasium.envs.classic_control.acrobot:AcrobotEnv",
+    render_fps=15,
 )
 
 # Gymnasium id -> task and its default number of steps per episode.
 TASKS: dict[str, tuple[Task, int]] = {
     "CartPole-v0": (CARTPOLE, 200),
     "CartPole-v1": (CARTPOLE, 500),
+    "Pendulum-v1": (PENDULUM, 200),
+    "MountainCar-v0": (MOUNTAIN_CAR, 200),
+    "MountainCarContinuous-v0": (MOUNTAIN_CAR_CONTINUOUS, 999),
+    "Acrobot-v1": (ACROBOT, 500),
 }
 
 
@@ -131,7 +270,7 @@ def resolve_params(task: Task, overrides: Mapping[str, Any]) -> dict[str, Any]:
     TypeError
         If a name is unknown to the task or a value is not a number.
     ValueError
-        If a number is NaN, or a mass, length or time step is not positive.
+        If a number is NaN, or one that must be positive is not.
     """
     unknown = sorted(set(overrides) - set(task.defaults))
     if unknown:
@@ -140,22 +279,20 @@ def resolve_params(task: Task, overrides: Mapping[str, Any]) -> dict[str, Any]:
         )
     params = dict(task.defaults)
     for name, value in overrides.items():
-        params[name] = _check_param(name, value, task.defaults[name])
+        params[name] = _check_param(name, value, task)
     return params
 
 
-_POSITIVE = {"masscart", "masspole", "length", "tau", "theta_threshold_radians", "x_threshold"}
-
-
-def _check_param(name: str, value: Any, default: float | bool) -> float | bool:
-    if isinstance(default, bool):
+def _check_param(name: str, value: Any, task: Task) -> float | bool:
+    if isinstance(task.defaults[name], bool):
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{name} must be a bool, got {value!r}")
         return bool(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     number = float(value)
-    if math.isnan(number) or (name in _POSITIVE and number <= 0):
-        kind = "positive" if name in _POSITIVE else "a number other than NaN"
+    positive = name in task.positive
+    if math.isnan(number) or (positive and number <= 0):
+        kind = "positive" if positive else "a number other than NaN"
         raise ValueError(f"{name} must be {kind}, got {value!r}")
     return number

@@ -26,9 +26,10 @@ class TensorVectorEnv(NativeVectorEnv):
     """A native task under Gymnasium's vector contract, on tensors of one device.
 
     Nothing in ``step`` and ``step_into`` waits for the device. On the CPU an action out of range
-    raises; on a device, where asking would mean waiting, it is taken like Gymnasium's last branch
-    takes it (in CartPole every action but 1 pushes to the left). With autoreset disabled an
-    environment whose episode has ended rests: steps leave it alone, with reward 0 and no flag.
+    raises; on a device, where asking would mean waiting, it is taken like action 0, and a
+    continuous one that is not finite goes through the task's formulas as in Gymnasium. With
+    autoreset disabled an environment whose episode has ended rests: steps leave it alone, with
+    reward 0 and no flag.
 
     Parameters
     ----------
@@ -78,7 +79,9 @@ class TensorVectorEnv(NativeVectorEnv):
         )
         self.device = check_device(device)
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
-        self._bounds = self.task.reset_bounds
+        low, high = self.task.reset_options.values()
+        self._bounds = (low, high)
+        self._action_dtype = _TENSOR_DTYPES[self.action_space.dtype]
         self._batch_rules = self._rules(*self._bounds)
         self._state = self._new_state()
         # With its index, which "cuda" alone does not say.
@@ -103,11 +106,11 @@ class TensorVectorEnv(NativeVectorEnv):
         """
         shape, device = (*leading, self.num_envs), self.device
         return StepBuffers(
-            obs=torch.empty((*shape, self.task.state_size), device=device),
+            obs=torch.empty((*shape, self._obs_size), device=device),
             rewards=torch.empty(shape, device=device),
             terminated=torch.empty(shape, dtype=torch.bool, device=device),
             truncated=torch.empty(shape, dtype=torch.bool, device=device),
-            final_obs=torch.zeros((*shape, self.task.state_size), device=device),
+            final_obs=torch.zeros((*shape, self._obs_size), device=device),
             episode_return=torch.empty(shape, device=device),
             episode_length=torch.empty(shape, dtype=torch.int32, device=device),
         )
@@ -126,14 +129,14 @@ class TensorVectorEnv(NativeVectorEnv):
             None to go on with the environments' own seeds; an integer, which seeds environment i
             with ``seed + i``; or one integer or None per environment.
         options
-            ``"reset_mask"``: bool tensor or array ``(N,)``, the environments to reset. ``"low"``
-            and ``"high"``: bounds of the initial state, also for the automatic resets until the
-            next call.
+            ``"reset_mask"``: bool tensor or array ``(N,)``, the environments to reset. The bounds
+            of the initial state under Gymnasium's names, also for the automatic resets until the
+            next call: ``"low"`` and ``"high"``, in Pendulum ``"x_init"`` and ``"y_init"``.
 
         Returns
         -------
         tuple
-            Observations of all environments, float32 ``(N, state_size)``, and an empty dict.
+            Observations of all environments, float32 ``(N, obs_size)``, and an empty dict.
 
         Raises
         ------
@@ -148,7 +151,7 @@ class TensorVectorEnv(NativeVectorEnv):
         if seeds is not None:
             self._seed(*seeds, mask)
         self._bounds, self._batch_rules = bounds, self._rules(*bounds)
-        obs = torch.empty_like(self._state.state)
+        obs = torch.empty((self.num_envs, self._obs_size), device=self.device)
         kernels.reset(self._batch_rules, self._state, mask, obs)
         self._ready = True
         return obs, {}
@@ -183,12 +186,13 @@ class TensorVectorEnv(NativeVectorEnv):
         Parameters
         ----------
         actions
-            Integers ``(N,)`` on the environment's device.
+            Integers ``(N,)``, or numbers ``(N, 1)`` where actions are continuous, on the
+            environment's device.
 
         Returns
         -------
         tuple
-            Observations float32 ``(N, state_size)``, rewards float32 ``(N,)``, terminated and
+            Observations float32 ``(N, obs_size)``, rewards float32 ``(N,)``, terminated and
             truncated bool ``(N,)``, and infos. Infos always hold ``"episode"`` with ``"r"`` and
             ``"l"``, and, if environments are reset in the same step, the dense ``"final_obs"``
             (zeros where no episode ended), each with its mask: to leave them out where no episode
@@ -203,8 +207,8 @@ class TensorVectorEnv(NativeVectorEnv):
         TypeError, ValueError
             If ``actions`` has another dtype, shape or device, or, on the CPU, range.
         """
-        if isinstance(actions, Tensor) and actions.dtype in _INTEGERS:
-            actions = actions.to(torch.int64).contiguous()
+        if isinstance(actions, Tensor) and actions.dtype in _CONVERTED[self._action_dtype]:
+            actions = actions.to(self._action_dtype).contiguous()
         out = self.make_buffers()
         if not self._same_step:
             out = out._replace(final_obs=None)
@@ -225,7 +229,8 @@ class TensorVectorEnv(NativeVectorEnv):
         Parameters
         ----------
         actions
-            int64 ``(N,)``, contiguous, on the environment's device.
+            int64 ``(N,)``, or float32 ``(N, 1)`` where actions are continuous; contiguous, on the
+            environment's device.
         out
             The tensors to write to; ``final_obs`` and the episode statistics may be None.
 
@@ -242,8 +247,8 @@ class TensorVectorEnv(NativeVectorEnv):
         if not self._ready:
             self._raise_not_ready()
         n = self.num_envs
-        self._check("actions", actions, torch.int64, (n,))
-        wide = (n, self.task.state_size)
+        self._check("actions", actions, self._action_dtype, self._action_shape)
+        wide = (n, self._obs_size)
         self._check("out.obs", out.obs, torch.float32, wide)
         self._check("out.rewards", out.rewards, torch.float32, (n,))
         self._check("out.terminated", out.terminated, torch.bool, (n,))
@@ -310,6 +315,10 @@ class TensorVectorEnv(NativeVectorEnv):
 
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_TENSOR_DTYPES = {np.dtype(np.int64): torch.int64, np.dtype(np.float32): torch.float32}
+# What `step` turns into a task's own type of action.
+_CONVERTED = {torch.int64: _INTEGERS, torch.float32: (*_FLOATS, *_INTEGERS)}
 
 
 def _as_int64(seeds: np.ndarray, device: torch.device) -> Tensor:

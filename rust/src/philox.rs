@@ -81,6 +81,13 @@ pub fn unit_f32(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
+/// The number in `[low, high)` that a word stands for.
+#[inline(always)]
+#[must_use]
+pub fn uniform(word: u32, low: f32, high: f32) -> f32 {
+    low + unit_f32(word) * (high - low)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,8 +3,9 @@
 #![allow(unsafe_code)]
 
 use super::chunk::GROUP;
+use super::lanes::Row;
 use super::step;
-use super::task::Task;
+use super::task::{Action, ActionOf, Task};
 use crate::philox::{philox_lanes, stream};
 use crate::pool::PoolError;
 
@@ -32,8 +33,8 @@ impl Autoreset {
 }
 
 /// The state of N environments. All slices have the same length.
-pub struct State<'a> {
-    pub state: &'a mut [[f32; 4]],
+pub struct State<'a, S> {
+    pub state: &'a mut [S],
     /// Steps since the episode began.
     pub elapsed: &'a mut [i32],
     /// Number of the episode; it wraps, and all ones stands for "none yet".
@@ -46,13 +47,13 @@ pub struct State<'a> {
 }
 
 /// The results of a step. All slices have the length of the state; flags are 0 or 1.
-pub struct Outputs<'a> {
-    pub obs: &'a mut [[f32; 4]],
+pub struct Outputs<'a, O> {
+    pub obs: &'a mut [O],
     pub rewards: &'a mut [f32],
     pub terminated: &'a mut [u8],
     pub truncated: &'a mut [u8],
     /// Written only where `SameStep` replaced an observation.
-    pub final_obs: Option<&'a mut [[f32; 4]]>,
+    pub final_obs: Option<&'a mut [O]>,
     /// Return and length of the episode that ended, 0 elsewhere.
     pub final_return: Option<&'a mut [f32]>,
     pub final_length: Option<&'a mut [i32]>,
@@ -67,23 +68,23 @@ pub struct Batch<T> {
 }
 
 impl<T: Task> Batch<T> {
-    /// Steps every environment and gives the number of episodes that ended. Any action but those
-    /// of the task is taken as the task's last branch takes it; see `first_invalid_action`.
+    /// Steps every environment and gives the number of episodes that ended. Actions that the task
+    /// does not have are not looked for; see `first_invalid_action`.
     ///
     /// # Errors
     /// When a batch that is large enough for threads finds none.
     pub fn step(
         &self,
-        state: State<'_>,
-        actions: &[i64],
-        outputs: Outputs<'_>,
+        state: State<'_, T::State>,
+        actions: &[ActionOf<T>],
+        outputs: Outputs<'_, T::Obs>,
     ) -> Result<usize, PoolError> {
         step::step(self, state, actions, outputs)
     }
 
     /// Begins a new episode in every environment, or in those whose mask is not 0, and copies all
     /// observations.
-    pub fn reset(&self, state: &mut State<'_>, mask: Option<&[u8]>, obs: &mut [[f32; 4]]) {
+    pub fn reset(&self, state: &mut State<'_, T::State>, mask: Option<&[u8]>, obs: &mut [T::Obs]) {
         let mut chosen: Vec<u32> = (0..state.state.len() as u32)
             .filter(|&i| mask.is_none_or(|mask| mask[i as usize] != 0))
             .collect();
@@ -93,14 +94,16 @@ impl<T: Task> Batch<T> {
         for group in chosen.as_chunks().0 {
             state.begin_episodes(&self.task, 0, group);
         }
-        obs.copy_from_slice(state.state);
+        for (obs, &state) in obs.iter_mut().zip(&*state.state) {
+            *obs = self.task.observe::<f32>(state);
+        }
     }
 }
 
 /// The index of the first action that the task does not have.
 #[must_use]
-pub fn first_invalid_action<T: Task>(actions: &[i64]) -> Option<usize> {
-    let is_invalid = |action: &i64| *action as u64 >= T::NUM_ACTIONS as u64;
+pub fn first_invalid_action<T: Task>(actions: &[ActionOf<T>]) -> Option<usize> {
+    let is_invalid = |action: &ActionOf<T>| !T::Action::is_valid(*action);
     // A reduction without an early exit runs on whole vectors.
     let any = actions
         .iter()
@@ -108,8 +111,8 @@ pub fn first_invalid_action<T: Task>(actions: &[i64]) -> Option<usize> {
     any.then(|| actions.iter().position(is_invalid)).flatten()
 }
 
-impl<'a> State<'a> {
-    pub(super) fn split_at(self, middle: usize) -> (State<'a>, State<'a>) {
+impl<'a, S: Row> State<'a, S> {
+    pub(super) fn split_at(self, middle: usize) -> (State<'a, S>, State<'a, S>) {
         let (state, state_rest) = self.state.split_at_mut(middle);
         let (elapsed, elapsed_rest) = self.elapsed.split_at_mut(middle);
         let (episode, episode_rest) = self.episode.split_at_mut(middle);
@@ -136,7 +139,7 @@ impl<'a> State<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn part(&mut self, start: usize, end: usize) -> State<'_> {
+    pub(super) fn part(&mut self, start: usize, end: usize) -> State<'_, S> {
         State {
             state: &mut self.state[start..end],
             elapsed: &mut self.elapsed[start..end],
@@ -150,12 +153,12 @@ impl<'a> State<'a> {
     /// Begins new episodes in the environments of `indices`, which may repeat; gives their initial
     /// states.
     #[inline(always)]
-    pub(super) fn begin_episodes<T: Task>(
+    pub(super) fn begin_episodes<T: Task<State = S>>(
         &mut self,
         task: &T,
         first: u64,
         indices: &[u32; GROUP],
-    ) -> [[f32; 4]; GROUP] {
+    ) -> [S; GROUP] {
         let len = self.state.len();
         // One check for all the accesses below.
         assert!(
@@ -176,7 +179,7 @@ impl<'a> State<'a> {
         }
         let index = indices.map(|i| first + i as u64);
         let [w0, w1, w2, w3] = philox_lanes(&seed, &index, &episode, stream::ENV_RESET);
-        let mut initial = [[0.0; 4]; GROUP];
+        let mut initial = [S::ZERO; GROUP];
         for lane in 0..GROUP {
             initial[lane] = task.initial([w0[lane], w1[lane], w2[lane], w3[lane]]);
         }
@@ -202,8 +205,8 @@ fn split_optional<E>(
     slice.map(|slice| slice.split_at_mut(middle)).unzip()
 }
 
-impl<'a> Outputs<'a> {
-    pub(super) fn split_at(self, middle: usize) -> (Outputs<'a>, Outputs<'a>) {
+impl<'a, O> Outputs<'a, O> {
+    pub(super) fn split_at(self, middle: usize) -> (Outputs<'a, O>, Outputs<'a, O>) {
         let (obs, obs_rest) = self.obs.split_at_mut(middle);
         let (rewards, rewards_rest) = self.rewards.split_at_mut(middle);
         let (terminated, terminated_rest) = self.terminated.split_at_mut(middle);
@@ -233,7 +236,7 @@ impl<'a> Outputs<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn part(&mut self, start: usize, end: usize) -> Outputs<'_> {
+    pub(super) fn part(&mut self, start: usize, end: usize) -> Outputs<'_, O> {
         Outputs {
             obs: &mut self.obs[start..end],
             rewards: &mut self.rewards[start..end],

@@ -1,87 +1,50 @@
 //! Cart and pole (Barto, Sutton and Anderson, "Neuronlike adaptive elements that can solve
 //! difficult learning control problems", 1983), with the names and the order of operations of
 //! Gymnasium's `CartPoleEnv`, in f32.
-#![allow(unsafe_code)]
 
-use super::lanes::{Lanes, Register};
-use super::task::Task;
-use super::trigonometry::{sin_cos, sin_cos_near_lanes};
-use crate::philox::unit_f32;
+use super::lanes::Lanes;
+use super::task::{Discrete, Task, task};
+use crate::philox::uniform;
 
-/// The task's constants; the order is the one in which callers pass them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[repr(C)]
-pub struct CartPole {
-    pub gravity: f32,
-    pub masspole: f32,
-    pub total_mass: f32,
-    pub length: f32,
-    pub polemass_length: f32,
-    pub force_mag: f32,
-    pub tau: f32,
-    pub theta_threshold_radians: f32,
-    pub x_threshold: f32,
-    /// Reward of a step that does not terminate, and of one that does.
-    pub reward: f32,
-    pub terminal_reward: f32,
-    /// Bounds of the initial state.
-    pub low: f32,
-    pub high: f32,
+task! {
+    pub struct CartPole {
+        gravity,
+        masspole,
+        total_mass,
+        length,
+        polemass_length,
+        force_mag,
+        tau,
+        theta_threshold_radians,
+        x_threshold,
+        /// Reward of a step that does not terminate, and of one that does.
+        reward,
+        terminal_reward,
+        /// Bounds of the initial state.
+        low,
+        high,
+    }
 }
 
-impl CartPole {
-    pub const NUM_PARAMS: usize = 13;
+impl Task for CartPole {
+    type State = [f32; 4];
+    type Obs = [f32; 4];
+    type Action = Discrete<2>;
 
-    #[must_use]
-    pub fn from_params(params: [f32; Self::NUM_PARAMS]) -> Self {
-        let [
-            gravity,
-            masspole,
-            total_mass,
-            length,
-            polemass_length,
-            force_mag,
-            tau,
-            rest @ ..,
-        ] = params;
-        let [
-            theta_threshold_radians,
-            x_threshold,
-            reward,
-            terminal_reward,
-            low,
-            high,
-        ] = rest;
-        Self {
-            gravity,
-            masspole,
-            total_mass,
-            length,
-            polemass_length,
-            force_mag,
-            tau,
-            theta_threshold_radians,
-            x_threshold,
-            reward,
-            terminal_reward,
-            low,
-            high,
-        }
-    }
-
-    /// The next state, the reward, and whether the state is terminal.
     #[inline(always)]
-    fn dynamics<L: Lanes>(
+    fn step<L: Lanes>(
         &self,
         [x, x_dot, theta, theta_dot]: [L; 4],
-        pushes_right: L::Mask,
-        [sintheta, costheta]: [L; 2],
+        action: L,
     ) -> ([L; 4], L, L::Mask) {
         let [gravity, masspole, total_mass, length] =
             [self.gravity, self.masspole, self.total_mass, self.length].map(L::splat);
         let [polemass_length, tau] = [self.polemass_length, self.tau].map(L::splat);
 
+        let pushes_right = L::splat(0.0).less(action);
         let force = L::splat(self.force_mag).select(L::splat(-self.force_mag), pushes_right);
+        let [sintheta, costheta] = theta.sin_cos();
+
         let temp = (force + polemass_length * (theta_dot * theta_dot) * sintheta) / total_mass;
         let thetaacc = (gravity * sintheta - costheta * temp)
             / (length * (L::splat(4.0 / 3.0) - masspole * (costheta * costheta) / total_mass));
@@ -99,31 +62,14 @@ impl CartPole {
         let reward = L::splat(self.terminal_reward).select(L::splat(self.reward), terminated);
         ([x, x_dot, theta, theta_dot], reward, terminated)
     }
-}
-
-impl Task for CartPole {
-    const NUM_ACTIONS: i64 = 2;
-
-    /// Every action but 1 pushes to the left.
-    #[inline(always)]
-    fn step(&self, state: [f32; 4], action: i64) -> ([f32; 4], f32, bool) {
-        self.dynamics(state, action == 1, sin_cos(state[2]))
-    }
 
     #[inline(always)]
-    unsafe fn step_lanes<R: Register>(
-        &self,
-        state: [R; 4],
-        actions: *const i64,
-    ) -> Option<([R; 4], R, R::Mask)> {
-        // SAFETY: the caller's promise is the same.
-        let pushes_right = unsafe { R::actions_equal(actions, 1) };
-        let sin_cos = sin_cos_near_lanes(state[2])?;
-        Some(self.dynamics(state, pushes_right, sin_cos))
+    fn observe<L: Lanes>(&self, state: [L; 4]) -> [L; 4] {
+        state
     }
 
     #[inline(always)]
     fn initial(&self, words: [u32; 4]) -> [f32; 4] {
-        words.map(|word| self.low + unit_f32(word) * (self.high - self.low))
+        words.map(|word| uniform(word, self.low, self.high))
     }
 }

@@ -6,9 +6,9 @@
 #![allow(unsafe_code)]
 
 use super::batch::Autoreset;
-use super::lanes::Register;
+use super::lanes::{Register, Row};
 use super::step::{CHUNK, Part};
-use super::task::Task;
+use super::task::{Action, Task};
 
 /// Episodes begun at once.
 pub(super) const GROUP: usize = 16;
@@ -39,9 +39,7 @@ impl<T: Task> Part<'_, T> {
         let whole = len / R::WIDTH * R::WIDTH;
         for at in (0..whole).step_by(R::WIDTH) {
             // SAFETY: all slices have the length of `actions`.
-            if unsafe { self.move_lanes::<R>(at) }.is_none() {
-                (at..at + R::WIDTH).for_each(|i| self.move_one(i));
-            }
+            unsafe { self.move_lanes::<R>(at) };
         }
         (whole..len).for_each(|i| self.move_one(i));
 
@@ -58,38 +56,39 @@ impl<T: Task> Part<'_, T> {
         num_ended
     }
 
-    /// Moves the environments of a register that do not rest, or changes nothing and gives None.
+    /// Moves the environments of a register that do not rest.
     ///
     /// SAFETY: the register's instructions exist, and so do `WIDTH` environments from `at`.
     #[inline(always)]
-    unsafe fn move_lanes<R: Register>(&mut self, at: usize) -> Option<()> {
+    unsafe fn move_lanes<R: Register>(&mut self, at: usize) {
         let (state, outputs) = (&mut self.state, &mut self.outputs);
         // SAFETY: the caller's promise.
         unsafe {
-            let old = R::load_rows(state.state.as_ptr().add(at));
-            let actions = self.actions.as_ptr().add(at);
-            let (mut next, reward, terminated) = self.batch.task.step_lanes::<R>(old, actions)?;
+            let task = &self.batch.task;
+            let old = T::State::load::<R>(state.state.as_ptr().add(at));
+            let actions = T::Action::numbers::<R>(self.actions.as_ptr().add(at));
+            let (mut next, reward, terminated) = task.step(old, actions);
             let rests = R::load_flags(state.ended.as_ptr().add(at));
-            for (next, old) in next.iter_mut().zip(old) {
+            for (next, old) in next.as_mut().iter_mut().zip(old.as_ref()) {
                 *next = old.select(*next, rests);
             }
-            R::store_rows(next, state.state.as_mut_ptr().add(at));
-            R::store_rows(next, outputs.obs.as_mut_ptr().add(at));
+            T::State::store::<R>(next, state.state.as_mut_ptr().add(at));
+            let obs = task.observe::<R>(next);
+            T::Obs::store::<R>(obs, outputs.obs.as_mut_ptr().add(at));
             let reward = R::splat(0.0).select(reward, rests);
             reward.store(outputs.rewards.as_mut_ptr().add(at));
             R::store_flags(terminated & !rests, outputs.terminated.as_mut_ptr().add(at));
         }
-        Some(())
     }
 
     fn move_one(&mut self, i: usize) {
         let (state, outputs) = (&mut self.state, &mut self.outputs);
         let (mut reward, mut terminated) = (0.0, false);
         if state.ended[i] == 0 {
-            (state.state[i], reward, terminated) =
-                self.batch.task.step(state.state[i], self.actions[i]);
+            let action = T::Action::number(self.actions[i]);
+            (state.state[i], reward, terminated) = self.batch.task.step(state.state[i], action);
         }
-        outputs.obs[i] = state.state[i];
+        outputs.obs[i] = self.batch.task.observe::<f32>(state.state[i]);
         outputs.rewards[i] = reward;
         outputs.terminated[i] = u8::from(terminated);
     }
@@ -171,7 +170,7 @@ impl<T: Task> Part<'_, T> {
                 for &i in group {
                     let i = i as usize;
                     if self.outputs.terminated[i] | self.outputs.truncated[i] != 0 {
-                        final_obs[i] = self.state.state[i];
+                        final_obs[i] = self.outputs.obs[i];
                     }
                 }
             }
@@ -179,7 +178,7 @@ impl<T: Task> Part<'_, T> {
                 .state
                 .begin_episodes(&self.batch.task, self.first, group);
             for (&i, initial) in group.iter().zip(initial) {
-                self.outputs.obs[i as usize] = initial;
+                self.outputs.obs[i as usize] = self.batch.task.observe::<f32>(initial);
             }
         }
     }

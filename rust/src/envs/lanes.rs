@@ -5,6 +5,11 @@
 
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
 
+use super::trigonometry;
+
+/// Lanes of the widest register.
+pub const MAX_WIDTH: usize = 16;
+
 /// Sixteen or fewer `f32`, one per environment.
 ///
 /// The pointer methods read or write `WIDTH` consecutive entries.
@@ -19,8 +24,20 @@ pub trait Lanes:
 
     fn splat(value: f32) -> Self;
     fn less(self, other: Self) -> Self::Mask;
+    fn at_least(self, other: Self) -> Self::Mask;
     /// `self` where the mask is set, else `other`.
     fn select(self, other: Self, mask: Self::Mask) -> Self;
+    /// The largest whole number that is not above.
+    fn floor(self) -> Self;
+    /// `[sin, cos]` of any angle.
+    fn sin_cos(self) -> [Self; 2];
+
+    /// `low` where it is below that, `high` where it is above that; NaN stays.
+    #[inline(always)]
+    fn clip(self, low: Self, high: Self) -> Self {
+        let raised = low.select(self, self.less(low));
+        high.select(raised, high.less(raised))
+    }
 }
 
 impl Lanes for f32 {
@@ -38,8 +55,23 @@ impl Lanes for f32 {
     }
 
     #[inline(always)]
+    fn at_least(self, other: Self) -> bool {
+        self >= other
+    }
+
+    #[inline(always)]
     fn select(self, other: Self, mask: bool) -> Self {
         if mask { self } else { other }
+    }
+
+    #[inline(always)]
+    fn floor(self) -> Self {
+        self.floor()
+    }
+
+    #[inline(always)]
+    fn sin_cos(self) -> [Self; 2] {
+        trigonometry::sin_cos(self)
     }
 }
 
@@ -66,4 +98,60 @@ pub trait Register: Lanes {
     unsafe fn count(counters: *mut i32, chosen: Self::Mask, limit: i32) -> Self::Mask;
     /// Copies the chosen counters, 0 elsewhere.
     unsafe fn copy_counters(from: *const i32, chosen: Self::Mask, to: *mut i32);
+}
+
+/// The numbers of one environment, next to each other in memory.
+pub trait Row: Copy + Send + Sync + 'static {
+    const ZERO: Self;
+    /// The same numbers of the environments of a register.
+    type Of<L: Lanes>: Copy + AsRef<[L]> + AsMut<[L]>;
+
+    /// # Safety
+    /// The register's instructions exist; the pointer is valid for a row per lane.
+    unsafe fn load<R: Register>(from: *const Self) -> Self::Of<R>;
+
+    /// # Safety
+    /// As for `load`.
+    unsafe fn store<R: Register>(rows: Self::Of<R>, to: *mut Self);
+}
+
+impl<const N: usize> Row for [f32; N] {
+    const ZERO: Self = [0.0; N];
+    type Of<L: Lanes> = [L; N];
+
+    #[inline(always)]
+    unsafe fn load<R: Register>(from: *const Self) -> [R; N] {
+        // SAFETY: the caller's promise; as many lanes as `WIDTH` fit the buffer.
+        unsafe {
+            if N == 4 {
+                let rows = R::load_rows(from.cast());
+                return std::array::from_fn(|i| rows[i]);
+            }
+            std::array::from_fn(|i| {
+                let mut column = [0.0; MAX_WIDTH];
+                for (lane, number) in column.iter_mut().enumerate().take(R::WIDTH) {
+                    *number = (*from.add(lane))[i];
+                }
+                R::load(column.as_ptr())
+            })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store<R: Register>(rows: [R; N], to: *mut Self) {
+        // SAFETY: as above.
+        unsafe {
+            if N == 4 {
+                R::store_rows(std::array::from_fn(|i| rows[i % N]), to.cast());
+                return;
+            }
+            let mut columns = [[0.0; MAX_WIDTH]; N];
+            for (row, column) in rows.into_iter().zip(&mut columns) {
+                row.store(column.as_mut_ptr());
+            }
+            for lane in 0..R::WIDTH {
+                *to.add(lane) = columns.map(|column| column[lane]);
+            }
+        }
+    }
 }

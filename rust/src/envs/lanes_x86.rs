@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
 
 use super::lanes::{Lanes, Register};
+use super::trigonometry::{sin_cos_lanes, sin_cos_near_lanes};
 
 /// Sixteen environments; needs AVX-512 F, BW, DQ and VL.
 #[derive(Clone, Copy)]
@@ -68,9 +69,33 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn at_least(self, other: Self) -> __mmask16 {
+        unsafe { _mm512_cmp_ps_mask::<_CMP_GE_OQ>(self.0, other.0) }
+    }
+
+    #[inline(always)]
     fn select(self, other: Self, mask: __mmask16) -> Self {
         Self(unsafe { _mm512_mask_blend_ps(mask, other.0, self.0) })
     }
+
+    #[inline(always)]
+    fn floor(self) -> Self {
+        Self(unsafe {
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0)
+        })
+    }
+
+    #[inline(always)]
+    fn sin_cos(self) -> [Self; 2] {
+        sin_cos_near_lanes(self).unwrap_or_else(|| unsafe { sin_cos512(self) })
+    }
+}
+
+/// Not inlined: where all angles are small, nothing of this is in the way.
+#[inline(never)]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,bmi1,bmi2")]
+unsafe fn sin_cos512(angle: Avx512) -> [Avx512; 2] {
+    unsafe { sin_cos_lanes(angle) }
 }
 
 impl Register for Avx512 {
@@ -201,9 +226,31 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn at_least(self, other: Self) -> Mask256 {
+        Mask256(unsafe { _mm256_cmp_ps::<_CMP_GE_OQ>(self.0, other.0) })
+    }
+
+    #[inline(always)]
     fn select(self, other: Self, mask: Mask256) -> Self {
         Self(unsafe { _mm256_blendv_ps(other.0, self.0, mask.0) })
     }
+
+    #[inline(always)]
+    fn floor(self) -> Self {
+        Self(unsafe { _mm256_floor_ps(self.0) })
+    }
+
+    #[inline(always)]
+    fn sin_cos(self) -> [Self; 2] {
+        sin_cos_near_lanes(self).unwrap_or_else(|| unsafe { sin_cos256(self) })
+    }
+}
+
+/// As `sin_cos512`.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+unsafe fn sin_cos256(angle: Avx2) -> [Avx2; 2] {
+    unsafe { sin_cos_lanes(angle) }
 }
 
 impl Register for Avx2 {

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::batch::{Batch, Outputs, State};
-use super::task::Task;
+use super::task::{ActionOf, Task};
 use crate::pool::{self, PoolError};
 
 /// Batches from this size on are stepped by several threads.
@@ -18,9 +18,9 @@ pub(super) const CHUNK: usize = 1024;
 /// Steps all environments of `state`; gives the number of episodes that ended.
 pub(super) fn step<T: Task>(
     batch: &Batch<T>,
-    state: State<'_>,
-    actions: &[i64],
-    outputs: Outputs<'_>,
+    state: State<'_, T::State>,
+    actions: &[ActionOf<T>],
+    outputs: Outputs<'_, T::Obs>,
 ) -> Result<usize, PoolError> {
     let whole = Part {
         batch,
@@ -47,13 +47,13 @@ pub(super) fn step<T: Task>(
 }
 
 /// Consecutive environments of a batch.
-pub(super) struct Part<'a, T> {
+pub(super) struct Part<'a, T: Task> {
     pub(super) batch: &'a Batch<T>,
     /// Index of the first of them in the batch.
     pub(super) first: u64,
-    pub(super) state: State<'a>,
-    pub(super) actions: &'a [i64],
-    pub(super) outputs: Outputs<'a>,
+    pub(super) state: State<'a, T::State>,
+    pub(super) actions: &'a [ActionOf<T>],
+    pub(super) outputs: Outputs<'a, T::Obs>,
 }
 
 impl<T: Task> Part<'_, T> {
@@ -138,10 +138,12 @@ unsafe fn step_chunk_avx2<T: Task>(chunk: &mut Part<'_, T>) -> usize {
 mod tests {
     use super::*;
     use crate::envs::Autoreset;
-    use crate::envs::CartPole;
-    use crate::philox::philox;
+    use crate::envs::{
+        Acrobot, CartPole, MountainCar, MountainCarContinuous, Params, Pendulum, Row,
+    };
+    use crate::philox::{philox, uniform};
 
-    type StepChunk = unsafe fn(&mut Part<'_, CartPole>) -> usize;
+    type StepChunk<T> = unsafe fn(&mut Part<'_, T>) -> usize;
 
     #[derive(Clone, PartialEq, Debug)]
     struct Owned {
@@ -189,7 +191,7 @@ mod tests {
             9.8, 0.1, 1.1, 0.5, 0.05, 10.0, 0.02, 0.3, 2.4, 1.0, -1.0, -0.05, 0.05,
         ];
         Batch {
-            task: CartPole::from_params(params),
+            task: CartPole::from_params(&params).unwrap(),
             autoreset,
             max_episode_steps: 40,
         }
@@ -225,15 +227,15 @@ mod tests {
         }
     }
 
-    fn instruction_sets() -> Vec<StepChunk> {
-        let mut sets: Vec<StepChunk> = vec![|chunk| chunk.step_chunk_singly()];
+    fn instruction_sets<T: Task>() -> Vec<StepChunk<T>> {
+        let mut sets: Vec<StepChunk<T>> = vec![|chunk| chunk.step_chunk_singly()];
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx2") {
-                sets.push(step_chunk_avx2);
+                sets.push(step_chunk_avx2::<T>);
             }
             if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                sets.push(step_chunk_avx512);
+                sets.push(step_chunk_avx512::<T>);
             }
         }
         sets
@@ -249,7 +251,7 @@ mod tests {
                 Autoreset::Disabled,
             ] {
                 let batch = batch(mode);
-                let results: Vec<Owned> = instruction_sets()
+                let results: Vec<Owned> = instruction_sets::<CartPole>()
                     .into_iter()
                     .map(|step_chunk| {
                         let mut owned = environments(n);
@@ -295,5 +297,80 @@ mod tests {
         let Part { state, outputs, .. } = part(&batch, &mut parallel, &actions);
         step(&batch, state, &actions, outputs).unwrap();
         assert_eq!(single, parallel);
+    }
+
+    /// One task's states after some steps from random ones, by every instruction set.
+    fn states_by_set<T: Task>(params: &[f32], scale: f32, actions: &[ActionOf<T>]) -> Vec<Vec<f32>>
+    where
+        T::State: AsMut<[f32]>,
+        T::Obs: AsRef<[f32]>,
+    {
+        let n = actions.len();
+        let batch = Batch {
+            task: T::from_params(params).unwrap(),
+            autoreset: Autoreset::SameStep,
+            max_episode_steps: 7,
+        };
+        let roll = |step_chunk: StepChunk<T>| {
+            let mut state = vec![T::State::ZERO; n];
+            for (i, row) in state.iter_mut().enumerate() {
+                let words = philox(3, i as u64, 0, 7);
+                for (number, word) in row.as_mut().iter_mut().zip(words) {
+                    *number = uniform(word, -scale, scale);
+                }
+            }
+            let mut owned = environments(n);
+            let mut obs = vec![T::Obs::ZERO; n];
+            let mut seen = Vec::new();
+            for _ in 0..20 {
+                let [terminated, truncated] = &mut owned.flags;
+                let mut part = Part {
+                    batch: &batch,
+                    first: 0,
+                    state: State {
+                        state: &mut state,
+                        elapsed: &mut owned.elapsed,
+                        episode: &mut owned.episode,
+                        seed: &owned.seed,
+                        ended: &mut owned.ended,
+                        episode_return: &mut owned.episode_return,
+                    },
+                    actions,
+                    outputs: Outputs {
+                        obs: &mut obs,
+                        rewards: &mut owned.rewards,
+                        terminated,
+                        truncated,
+                        final_obs: None,
+                        final_return: None,
+                        final_length: None,
+                    },
+                };
+                // SAFETY: only sets that the processor has are listed.
+                unsafe { step_chunk(&mut part) };
+                seen.extend(obs.iter().flat_map(|row| row.as_ref().to_vec()));
+                seen.extend_from_slice(&owned.rewards);
+            }
+            seen
+        };
+        instruction_sets::<T>().into_iter().map(roll).collect()
+    }
+
+    #[test]
+    fn every_task_gives_the_same_bits_in_every_instruction_set() {
+        let pushes: Vec<i64> = (0..77).map(|i| i % 3).collect();
+        let torques: Vec<f32> = (0..77).map(|i| i as f32 * 0.1 - 3.0).collect();
+        let pendulum = [8.0, 2.0, 0.05, 15.0, 3.0, 3.1, 1.0];
+        let car = [-1.2, 0.6, 0.07, 0.5, 0.0, 0.001, 0.0025, -0.6, -0.4];
+        let engine = [-1.0, 1.0, -1.2, 0.6, 0.07, 0.45, 0.0, 0.0015, -0.6, -0.4];
+        let acrobot = [0.2, 1.0, 1.0, 1.0, 0.5, 0.5, 1.0, 12.5, 28.3, -0.1, 0.1];
+        for results in [
+            states_by_set::<Pendulum>(&pendulum, 50.0, &torques),
+            states_by_set::<MountainCar>(&car, 1.0, &pushes),
+            states_by_set::<MountainCarContinuous>(&engine, 1.0, &torques),
+            states_by_set::<Acrobot>(&acrobot, 8.0, &pushes),
+        ] {
+            assert!(results.iter().all(|result| *result == results[0]));
+        }
     }
 }

@@ -1,27 +1,138 @@
 //! What a task brings: its physics and its initial states. Episodes are the vector env's business.
 #![allow(unsafe_code)]
 
-use super::lanes::Register;
+use super::lanes::{Lanes, Register, Row};
 
-/// One task on the four numbers of an environment, which are its state and its observation.
-pub trait Task: Copy + Send + Sync {
-    /// Actions are 0 to `NUM_ACTIONS - 1`; any other is taken like one of them.
-    const NUM_ACTIONS: i64;
+/// One task. Its physics is written once, on `Lanes`, and moves one environment or a register of
+/// them.
+pub trait Task: Params + Copy + Send + Sync + 'static {
+    /// What is kept of an environment between steps.
+    type State: Row<Of<f32> = Self::State>;
+    /// What a caller sees of it.
+    type Obs: Row<Of<f32> = Self::Obs>;
+    type Action: Action;
 
     /// The next state, the reward, and whether the state is terminal.
-    fn step(&self, state: [f32; 4], action: i64) -> ([f32; 4], f32, bool);
-
-    /// `step` for the lanes of a register at once, with the same bits; None if a lane needs `step`
-    /// itself.
-    ///
-    /// # Safety
-    /// The register's instructions exist; `actions` is valid for one action per lane.
-    unsafe fn step_lanes<R: Register>(
+    fn step<L: Lanes>(
         &self,
-        state: [R; 4],
-        actions: *const i64,
-    ) -> Option<([R; 4], R, R::Mask)>;
+        state: <Self::State as Row>::Of<L>,
+        action: L,
+    ) -> (<Self::State as Row>::Of<L>, L, L::Mask);
+
+    fn observe<L: Lanes>(&self, state: <Self::State as Row>::Of<L>) -> <Self::Obs as Row>::Of<L>;
 
     /// The initial state that four random words stand for.
-    fn initial(&self, words: [u32; 4]) -> [f32; 4];
+    fn initial(&self, words: [u32; 4]) -> Self::State;
 }
+
+/// A task's constants.
+pub trait Params: Sized {
+    /// The task with these constants, in the order of its fields; None if their number is wrong.
+    fn from_params(params: &[f32]) -> Option<Self>;
+}
+
+/// What a task takes for an action, and which number its physics gets for it.
+pub trait Action: Send + Sync + 'static {
+    /// One action in the caller's array.
+    type Element: Copy + Send + Sync;
+
+    fn is_valid(element: Self::Element) -> bool;
+
+    /// What a valid action is, for messages.
+    fn expected() -> String;
+
+    fn number(element: Self::Element) -> f32;
+
+    /// The numbers of one action per lane.
+    ///
+    /// # Safety
+    /// The register's instructions exist; `from` is valid for one action per lane.
+    unsafe fn numbers<R: Register>(from: *const Self::Element) -> R;
+}
+
+/// Actions 0 to `N - 1`; any other is taken like 0.
+pub struct Discrete<const N: u8>;
+
+impl<const N: u8> Action for Discrete<N> {
+    type Element = i64;
+
+    #[inline(always)]
+    fn is_valid(element: i64) -> bool {
+        (element as u64) < u64::from(N)
+    }
+
+    fn expected() -> String {
+        match N {
+            2 => "0 or 1".to_owned(),
+            _ => format!("between 0 and {}", N - 1),
+        }
+    }
+
+    #[inline(always)]
+    fn number(element: i64) -> f32 {
+        if Self::is_valid(element) {
+            element as f32
+        } else {
+            0.0
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn numbers<R: Register>(from: *const i64) -> R {
+        (1..N).fold(R::splat(0.0), |numbers, action| {
+            // SAFETY: the caller's promise is the same.
+            let chosen = unsafe { R::actions_equal(from, i64::from(action)) };
+            R::splat(f32::from(action)).select(numbers, chosen)
+        })
+    }
+}
+
+/// One real number.
+pub struct Continuous;
+
+impl Action for Continuous {
+    type Element = f32;
+
+    #[inline(always)]
+    fn is_valid(element: f32) -> bool {
+        element.is_finite()
+    }
+
+    fn expected() -> String {
+        "finite".to_owned()
+    }
+
+    #[inline(always)]
+    fn number(element: f32) -> f32 {
+        element
+    }
+
+    #[inline(always)]
+    unsafe fn numbers<R: Register>(from: *const f32) -> R {
+        // SAFETY: the caller's promise is the same.
+        unsafe { R::load(from) }
+    }
+}
+
+/// One action of a task in the caller's array.
+pub type ActionOf<T> = <<T as Task>::Action as Action>::Element;
+
+/// The struct of a task's constants; their order is the one in which callers pass them.
+macro_rules! task {
+    (
+        $(#[$attribute:meta])*
+        pub struct $task:ident { $($(#[$field_attribute:meta])* $field:ident),* $(,)? }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub struct $task { $($(#[$field_attribute])* pub $field: f32),* }
+
+        impl $crate::envs::task::Params for $task {
+            fn from_params(params: &[f32]) -> Option<Self> {
+                let &[$($field),*] = params else { return None };
+                Some(Self { $($field),* })
+            }
+        }
+    };
+}
+pub(super) use task;

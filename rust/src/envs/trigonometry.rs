@@ -6,10 +6,11 @@
 //! integer significand with the bits of 2/pi that matter for its exponent (Payne and Hanek,
 //! "Radian reduction for trigonometric functions", SIGNUM Newsletter 18, 1983): every finite
 //! angle keeps its accuracy, however large. Infinity and NaN give NaN.
+#![allow(unsafe_code)]
 
-use std::f32::consts::FRAC_PI_4;
+use std::f32::consts::{FRAC_PI_4, PI, TAU};
 
-use super::lanes::{Lanes, Register};
+use super::lanes::{Lanes, MAX_WIDTH, Register};
 
 /// A word of zeros, then the first 224 bits of 2/pi.
 const TWO_OVER_PI: [u32; 8] = [
@@ -54,19 +55,63 @@ pub fn sin_cos(angle: f32) -> [f32; 2] {
     if angle.abs() <= FRAC_PI_4 {
         return sin_cos_near(angle);
     }
-    let (quadrant, remainder) = reduce(angle);
-    let [sin, cos] = sin_cos_near(remainder);
-    match quadrant {
-        0 => [sin, cos],
-        1 => [cos, -sin],
-        2 => [-sin, -cos],
-        _ => [-cos, sin],
+    sin_cos_reduced(reduce(angle))
+}
+
+/// `[sin, cos]` of the angles of a register, by arithmetic without branches that the compiler
+/// turns into vector instructions.
+///
+/// # Safety
+/// The register's instructions exist, and this is compiled for them.
+#[inline(always)]
+pub unsafe fn sin_cos_lanes<R: Register>(angle: R) -> [R; 2] {
+    let mut angles = [0.0; MAX_WIDTH];
+    let mut results = [[0.0; MAX_WIDTH]; 2];
+    // SAFETY: the buffers hold the widest register.
+    unsafe {
+        angle.store(angles.as_mut_ptr());
+        for lane in 0..R::WIDTH {
+            let angle = angles[lane];
+            let near = angle.abs() <= FRAC_PI_4;
+            let (quadrant, remainder) = reduce(if near { 1.0 } else { angle });
+            let reduced = if near {
+                (0, angle)
+            } else {
+                (quadrant, remainder)
+            };
+            [results[0][lane], results[1][lane]] = sin_cos_reduced(reduced);
+        }
+        results.map(|result| R::load(result.as_ptr()))
     }
+}
+
+/// `[sin, cos]` of a multiple of a quarter turn and what is left of it.
+#[inline(always)]
+fn sin_cos_reduced((quadrant, remainder): (u32, f32)) -> [f32; 2] {
+    let [sin, cos] = sin_cos_near(remainder);
+    let [sin, cos] = if quadrant & 1 == 0 {
+        [sin, cos]
+    } else {
+        [cos, sin]
+    };
+    // From one quarter turn on the cosine is negative, from two on the sine.
+    let negate = |value: f32, when: u32| f32::from_bits(value.to_bits() ^ (when & 2) << 30);
+    [negate(sin, quadrant), negate(cos, quadrant + 1)]
+}
+
+/// The angle less whole turns, from minus half a turn up to half a turn; accurate up to 2^16 turns.
+#[inline(always)]
+pub fn angle_normalize<L: Lanes>(angle: L) -> L {
+    // A turn in two parts, the first of so few bits that its multiples are exact.
+    let [turn, rest] = [6.281_25, 0.001_935_307_2].map(L::splat);
+    let turns = ((angle + L::splat(PI)) / L::splat(TAU)).floor();
+    angle - turns * turn - turns * rest
 }
 
 /// The nearest multiple of a quarter turn, modulo four, and the signed distance to it.
 // `angle - angle` is 0 for numbers and NaN for infinity and NaN.
 #[allow(clippy::eq_op)]
+#[inline(always)]
 fn reduce(angle: f32) -> (u32, f32) {
     let bits = angle.to_bits();
     let exponent = ((bits >> 23) & 0xFF) as i32 - 150;
@@ -75,7 +120,9 @@ fn reduce(angle: f32) -> (u32, f32) {
     let place = (exponent + 30) as u32;
     let (index, shift) = ((place >> 5) as usize, place & 31);
     let word = |i: usize| {
-        let pair = u64::from(TWO_OVER_PI[index + i]) << 32 | u64::from(TWO_OVER_PI[index + i + 1]);
+        // The mask changes nothing; it tells the compiler that there is nothing to check.
+        let word = |i: usize| u64::from(TWO_OVER_PI[(index + i) & 7]);
+        let pair = word(i) << 32 | word(i + 1);
         (pair << shift) >> 32
     };
     let turns = ((significand * word(0)) << 32)

@@ -3,21 +3,23 @@
 //! Arrays come as addresses, so this file is the one place of the environments with unsafe code.
 #![allow(unsafe_code)]
 
+mod any;
 mod owned;
+
+use std::sync::Arc;
 
 use numpy::ndarray::Dim;
 use numpy::{Element, PyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::envs::{Autoreset, Batch, CartPole, Outputs, State, first_invalid_action};
+use self::any::AnyBatch;
+use crate::envs::{self, Autoreset};
 use crate::pool::PoolError;
 
 /// Batches smaller than this are stepped without releasing the GIL.
 const DETACH_FROM: usize = 256;
-const STATE_SIZE: usize = 4;
 
-type Obs = [f32; STATE_SIZE];
 type StepResult<'py> = (
     Bound<'py, PyArray2<f32>>,
     Bound<'py, PyArray1<f32>>,
@@ -29,21 +31,50 @@ type StepResult<'py> = (
     Bound<'py, PyArray1<i32>>,
 );
 
-/// The rules of a batch of cart-poles, applied to arrays given by their addresses.
+/// The native tasks by their names.
+fn batch_of(
+    task: &str,
+    params: &[f32],
+    autoreset: Autoreset,
+    max_episode_steps: i32,
+) -> PyResult<Arc<dyn AnyBatch>> {
+    let make = match task {
+        "CartPole" => any::make::<envs::CartPole>,
+        "Pendulum" => any::make::<envs::Pendulum>,
+        "MountainCar" => any::make::<envs::MountainCar>,
+        "MountainCarContinuous" => any::make::<envs::MountainCarContinuous>,
+        "Acrobot" => any::make::<envs::Acrobot>,
+        _ => {
+            return Err(PyValueError::new_err(format!(
+                "task: no native task is called {task:?}"
+            )));
+        }
+    };
+    make(params, autoreset, max_episode_steps).ok_or_else(|| {
+        PyValueError::new_err(format!(
+            "params: {task} takes another number than {}",
+            params.len()
+        ))
+    })
+}
+
+/// The rules of a batch of environments, applied to arrays given by their addresses.
 ///
 /// The caller answers for the addresses: contiguous arrays of `num_envs` entries, alive during the
 /// call, in the order and of the types of `envs::State` and `envs::Outputs`; 0 for an output that
 /// is not wanted.
 #[pyclass(module = "rlox_gpu._rust", frozen)]
-struct CartPoleBatch {
-    batch: Batch<CartPole>,
+struct EnvBatch {
+    batch: Arc<dyn AnyBatch>,
 }
 
 #[pymethods]
-impl CartPoleBatch {
+impl EnvBatch {
     #[new]
+    #[allow(clippy::needless_pass_by_value)] // what a sequence becomes
     fn new(
-        params: [f32; CartPole::NUM_PARAMS],
+        task: &str,
+        params: Vec<f32>,
         autoreset_mode: u8,
         max_episode_steps: i32,
     ) -> PyResult<Self> {
@@ -52,17 +83,11 @@ impl CartPoleBatch {
                 "autoreset_mode must be 0, 1 or 2, got {autoreset_mode}"
             ))
         })?;
-        let task = CartPole::from_params(params);
-        Ok(Self {
-            batch: Batch {
-                task,
-                autoreset,
-                max_episode_steps,
-            },
-        })
+        let batch = batch_of(task, &params, autoreset, max_episode_steps)?;
+        Ok(Self { batch })
     }
 
-    /// Steps every environment; raises before anything changes if an action is out of range.
+    /// Steps every environment; raises before anything changes if an action is not the task's.
     fn step(
         &self,
         py: Python<'_>,
@@ -72,29 +97,20 @@ impl CartPoleBatch {
         outputs: [usize; 7],
     ) -> PyResult<usize> {
         // SAFETY: the class's contract.
-        let (state, actions, outputs) = unsafe {
-            (
-                state_at(num_envs, state),
-                slice_at::<i64>(num_envs, actions),
-                outputs_at(num_envs, outputs),
-            )
-        };
-        check_actions(actions)?;
-        detached(py, num_envs, || self.batch.step(state, actions, outputs)).map_err(pool_error)
+        unsafe {
+            self.batch.check_actions(num_envs, actions)?;
+            detached(py, num_envs, || {
+                self.batch.step(num_envs, state, actions, outputs)
+            })
+        }
+        .map_err(pool_error)
     }
 
     /// Begins new episodes where `mask` (an address, 0 for everywhere) is set.
     fn reset(&self, py: Python<'_>, num_envs: usize, state: [usize; 6], mask: usize, obs: usize) {
         // SAFETY: the class's contract.
-        let (mut state, mask, obs) = unsafe {
-            (
-                state_at(num_envs, state),
-                (mask != 0).then(|| slice_at::<u8>(num_envs, mask)),
-                slice_at_mut::<Obs>(num_envs, obs),
-            )
-        };
-        detached(py, num_envs, || {
-            self.batch.reset(&mut state, mask, obs);
+        detached(py, num_envs, || unsafe {
+            self.batch.reset(num_envs, state, mask, obs);
         });
     }
 
@@ -107,16 +123,17 @@ impl CartPoleBatch {
         seed: &Bound<'_, PyArray1<u64>>,
         ended: &Bound<'_, PyArray1<bool>>,
         episode_return: &Bound<'_, PyArray1<f32>>,
-    ) -> PyResult<CartPoleArrays> {
+    ) -> PyResult<EnvArrays> {
         let num_envs = elapsed.len();
-        if state.shape() != [num_envs, STATE_SIZE] {
+        let width = self.batch.state_size();
+        if state.shape() != [num_envs, width] {
             return Err(PyValueError::new_err(format!(
-                "state must have shape ({num_envs}, {STATE_SIZE}), got {:?}",
+                "state must have shape ({num_envs}, {width}), got {:?}",
                 state.shape()
             )));
         }
         let addresses = [
-            state_address(state, "state", num_envs * STATE_SIZE)?,
+            state_address(state, "state", num_envs * width)?,
             state_address(elapsed, "elapsed", num_envs)?,
             state_address(episode, "episode", num_envs)?,
             state_address(seed, "seed", num_envs)?,
@@ -132,8 +149,8 @@ impl CartPoleBatch {
             episode_return.as_any(),
         ]
         .map(|array| array.clone().unbind());
-        Ok(CartPoleArrays {
-            batch: self.batch,
+        Ok(EnvArrays {
+            batch: Arc::clone(&self.batch),
             num_envs,
             addresses,
             _owners: owners,
@@ -141,68 +158,57 @@ impl CartPoleBatch {
     }
 }
 
-/// A batch of cart-poles on NumPy state arrays, which it keeps alive.
+/// A batch of environments on NumPy state arrays, which it keeps alive.
 #[pyclass(module = "rlox_gpu._rust")]
-struct CartPoleArrays {
-    batch: Batch<CartPole>,
+struct EnvArrays {
+    batch: Arc<dyn AnyBatch>,
     num_envs: usize,
     addresses: [usize; 6],
     _owners: [Py<PyAny>; 6],
 }
 
 #[pymethods]
-impl CartPoleArrays {
+impl EnvArrays {
     /// Steps every environment into fresh arrays.
     fn step<'py>(
         &mut self,
         py: Python<'py>,
-        actions: &Bound<'py, PyArray1<i64>>,
+        actions: &Bound<'py, PyAny>,
     ) -> PyResult<StepResult<'py>> {
-        let n = self.num_envs;
-        if actions.len() != n || !actions.is_contiguous() {
-            return Err(PyValueError::new_err(format!(
-                "actions must be contiguous and have shape ({n},), got {:?}",
-                actions.shape()
-            )));
-        }
-        // SAFETY: length and contiguity were checked; the addresses were checked by `bind`, whose
-        // arrays `_owners` keeps, and `&mut self` keeps other calls out.
-        let (actions, state) = unsafe {
-            (
-                slice_at::<i64>(n, actions.data() as usize),
-                state_at(n, self.addresses),
-            )
-        };
-        check_actions(actions)?;
-        let same_step = self.batch.autoreset == Autoreset::SameStep;
-        let obs = uninitialised(py, [n, STATE_SIZE]);
+        let (n, batch) = (self.num_envs, &*self.batch);
+        let same_step = batch.autoreset() == Autoreset::SameStep;
+        let actions = batch.actions_address(actions, n)?;
+        // SAFETY: `actions_address` has checked type, length and contiguity.
+        unsafe { batch.check_actions(n, actions)? };
+        let obs = uninitialised(py, [n, batch.obs_size()]);
         let rewards = uninitialised(py, [n]);
         let terminated = uninitialised(py, [n]);
         let truncated = uninitialised(py, [n]);
-        let final_obs = PyArray2::zeros(py, [if same_step { n } else { 0 }, STATE_SIZE], false);
+        let num_final = if same_step { n } else { 0 };
+        let final_obs = PyArray2::zeros(py, [num_final, batch.obs_size()], false);
         let final_return = uninitialised(py, [n]);
         let final_length = uninitialised(py, [n]);
-        // SAFETY: fresh contiguous arrays of `n` entries that nobody else has yet.
-        let outputs = unsafe {
-            outputs_at(
-                n,
-                [
-                    obs.data() as usize,
-                    rewards.data() as usize,
-                    terminated.data() as usize,
-                    truncated.data() as usize,
-                    if same_step {
-                        final_obs.data() as usize
-                    } else {
-                        0
-                    },
-                    final_return.data() as usize,
-                    final_length.data() as usize,
-                ],
-            )
-        };
-        let num_ended =
-            detached(py, n, || self.batch.step(state, actions, outputs)).map_err(pool_error)?;
+        let outputs = [
+            obs.data() as usize,
+            rewards.data() as usize,
+            terminated.data() as usize,
+            truncated.data() as usize,
+            if same_step {
+                final_obs.data() as usize
+            } else {
+                0
+            },
+            final_return.data() as usize,
+            final_length.data() as usize,
+        ];
+        let addresses = self.addresses;
+        // SAFETY: the state's addresses were checked by `bind`, whose arrays `_owners` keeps, and
+        // `&mut self` keeps other calls out; the outputs are fresh contiguous arrays of `n`
+        // entries that nobody else has yet.
+        let num_ended = detached(py, n, || unsafe {
+            batch.step(n, addresses, actions, outputs)
+        })
+        .map_err(pool_error)?;
         Ok((
             obs,
             rewards,
@@ -228,27 +234,15 @@ impl CartPoleArrays {
                 "mask must be contiguous and have shape ({n},)"
             )));
         }
-        let obs = uninitialised::<f32, _>(py, [n, STATE_SIZE]);
+        let obs = uninitialised::<f32, _>(py, [n, self.batch.obs_size()]);
+        let mask = mask.map_or(0, |mask| mask.data() as usize);
         // SAFETY: as in `step`.
-        let (mut state, mask, target) = unsafe {
-            (
-                state_at(n, self.addresses),
-                mask.map(|mask| slice_at::<u8>(n, mask.data() as usize)),
-                slice_at_mut::<Obs>(n, obs.data() as usize),
-            )
+        unsafe {
+            self.batch
+                .reset(n, self.addresses, mask, obs.data() as usize);
         };
-        self.batch.reset(&mut state, mask, target);
         Ok(obs)
     }
-}
-
-fn check_actions(actions: &[i64]) -> PyResult<()> {
-    first_invalid_action::<CartPole>(actions).map_or(Ok(()), |index| {
-        Err(PyValueError::new_err(format!(
-            "actions must be 0 or 1, got {} at index {index}",
-            actions[index]
-        )))
-    })
 }
 
 #[allow(clippy::needless_pass_by_value)]
@@ -307,46 +301,9 @@ unsafe fn slice_at_mut<'a, E>(len: usize, address: usize) -> &'a mut [E] {
     unsafe { std::slice::from_raw_parts_mut(address as *mut E, len) }
 }
 
-unsafe fn state_at<'a>(len: usize, addresses: [usize; 6]) -> State<'a> {
-    let [state, elapsed, episode, seed, ended, episode_return] = addresses;
-    unsafe {
-        State {
-            state: slice_at_mut(len, state),
-            elapsed: slice_at_mut(len, elapsed),
-            episode: slice_at_mut(len, episode),
-            seed: slice_at(len, seed),
-            ended: slice_at_mut(len, ended),
-            episode_return: slice_at_mut(len, episode_return),
-        }
-    }
-}
-
-unsafe fn outputs_at<'a>(len: usize, addresses: [usize; 7]) -> Outputs<'a> {
-    let [
-        obs,
-        rewards,
-        terminated,
-        truncated,
-        final_obs,
-        final_return,
-        final_length,
-    ] = addresses;
-    unsafe {
-        Outputs {
-            obs: slice_at_mut(len, obs),
-            rewards: slice_at_mut(len, rewards),
-            terminated: slice_at_mut(len, terminated),
-            truncated: slice_at_mut(len, truncated),
-            final_obs: (final_obs != 0).then(|| slice_at_mut(len, final_obs)),
-            final_return: (final_return != 0).then(|| slice_at_mut(len, final_return)),
-            final_length: (final_length != 0).then(|| slice_at_mut(len, final_length)),
-        }
-    }
-}
-
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<CartPoleBatch>()?;
-    module.add_class::<CartPoleArrays>()?;
+    module.add_class::<EnvBatch>()?;
+    module.add_class::<EnvArrays>()?;
     module.add_class::<owned::CartPoleEnv>()?;
     module.add_class::<owned::CartPoleVec>()?;
     Ok(())

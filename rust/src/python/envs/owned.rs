@@ -9,8 +9,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use super::{check_actions, detached, pool_error, uninitialised};
-use crate::envs::{Autoreset, Batch, CartPole, Outputs, State};
+use super::{detached, pool_error, uninitialised};
+use crate::envs::{Autoreset, Batch, CartPole, Outputs, Params, State, first_invalid_action};
 use crate::pool::PoolError;
 
 /// The state arrays of a batch, and where a step leaves what becomes Python objects.
@@ -31,15 +31,16 @@ struct Arrays {
 }
 
 impl Arrays {
-    fn new(
-        params: [f32; CartPole::NUM_PARAMS],
-        autoreset: Autoreset,
-        limit: i32,
-        n: usize,
-    ) -> Self {
-        Self {
+    fn new(params: &[f32], autoreset: Autoreset, limit: i32, n: usize) -> PyResult<Self> {
+        let task = CartPole::from_params(params).ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "params: expected those of CartPole, got {}",
+                params.len()
+            ))
+        })?;
+        Ok(Self {
             batch: Batch {
-                task: CartPole::from_params(params),
+                task,
                 autoreset,
                 max_episode_steps: limit,
             },
@@ -55,7 +56,7 @@ impl Arrays {
             truncated: vec![0; n],
             final_obs: vec![[0.0; 4]; n],
             ready: false,
-        }
+        })
     }
 
     fn seed(&mut self, seed: u64) {
@@ -65,7 +66,7 @@ impl Arrays {
         self.episode.fill(u32::MAX);
     }
 
-    fn view(&mut self) -> State<'_> {
+    fn view(&mut self) -> State<'_, [f32; 4]> {
         State {
             state: &mut self.state,
             elapsed: &mut self.elapsed,
@@ -122,10 +123,11 @@ pub(super) struct CartPoleEnv {
 #[pymethods]
 impl CartPoleEnv {
     #[new]
-    fn new(params: [f32; CartPole::NUM_PARAMS], max_episode_steps: i32, seed: u64) -> Self {
-        let mut arrays = Arrays::new(params, Autoreset::Disabled, max_episode_steps, 1);
+    #[allow(clippy::needless_pass_by_value)] // what a sequence becomes
+    fn new(params: Vec<f32>, max_episode_steps: i32, seed: u64) -> PyResult<Self> {
+        let mut arrays = Arrays::new(&params, Autoreset::Disabled, max_episode_steps, 1)?;
         arrays.seed(seed);
-        Self { arrays }
+        Ok(Self { arrays })
     }
 
     /// Begin a new episode and give its first observation.
@@ -217,15 +219,11 @@ pub(super) struct CartPoleVec {
 #[pymethods]
 impl CartPoleVec {
     #[new]
-    fn new(
-        params: [f32; CartPole::NUM_PARAMS],
-        max_episode_steps: i32,
-        seed: u64,
-        num_envs: usize,
-    ) -> Self {
-        let mut arrays = Arrays::new(params, Autoreset::SameStep, max_episode_steps, num_envs);
+    #[allow(clippy::needless_pass_by_value)] // what a sequence becomes
+    fn new(params: Vec<f32>, max_episode_steps: i32, seed: u64, num_envs: usize) -> PyResult<Self> {
+        let mut arrays = Arrays::new(&params, Autoreset::SameStep, max_episode_steps, num_envs)?;
         arrays.seed(seed);
-        Self { arrays }
+        Ok(Self { arrays })
     }
 
     /// Give the number of environments.
@@ -309,6 +307,15 @@ impl Arrays {
     }
 }
 
+fn check_actions(actions: &[i64]) -> PyResult<()> {
+    first_invalid_action::<CartPole>(actions).map_or(Ok(()), |index| {
+        Err(PyValueError::new_err(format!(
+            "actions must be 0 or 1, got {} at index {index}",
+            actions[index]
+        )))
+    })
+}
+
 fn copy_actions(actions: &Bound<'_, PyAny>, target: &mut [i64]) -> PyResult<()> {
     let n = target.len();
     if let Ok(list) = actions.cast::<PyList>() {
@@ -350,7 +357,7 @@ fn copy_actions(actions: &Bound<'_, PyAny>, target: &mut [i64]) -> PyResult<()> 
     convert!(u32, i32, u8);
     let as_actions = PyString::new(actions.py(), "as_actions");
     let module = actions.py().import("rlox_gpu.envs.array")?;
-    let array = module.call_method1(as_actions, (actions, n))?;
+    let array = module.call_method1(as_actions, (actions, (n,)))?;
     target.copy_from_slice(slice(array.cast::<PyArray1<i64>>()?));
     Ok(())
 }

@@ -1,0 +1,60 @@
+//! Car between two hills with an engine of any power (Moore, "Efficient memory-based learning for
+//! robot control", 1990), with the names and the order of operations of Gymnasium's
+//! `Continuous_MountainCarEnv`, in f32.
+
+use super::lanes::Lanes;
+use super::task::{Continuous, Task, task};
+use crate::philox::uniform;
+
+task! {
+    pub struct MountainCarContinuous {
+        min_action,
+        max_action,
+        min_position,
+        max_position,
+        max_speed,
+        goal_position,
+        goal_velocity,
+        power,
+        /// Bounds of the initial position.
+        low,
+        high,
+    }
+}
+
+impl Task for MountainCarContinuous {
+    /// Position and velocity.
+    type State = [f32; 2];
+    type Obs = [f32; 2];
+    type Action = Continuous;
+
+    #[inline(always)]
+    fn step<L: Lanes>(&self, [position, velocity]: [L; 2], action: L) -> ([L; 2], L, L::Mask) {
+        let [min_position, max_position] = [self.min_position, self.max_position].map(L::splat);
+        let zero = L::splat(0.0);
+
+        let force = action.clip(L::splat(self.min_action), L::splat(self.max_action));
+        let [_, cos] = (L::splat(3.0) * position).sin_cos();
+        let velocity = velocity + (force * L::splat(self.power) - L::splat(0.0025) * cos);
+        let velocity = velocity.clip(L::splat(-self.max_speed), L::splat(self.max_speed));
+        let position = (position + velocity).clip(min_position, max_position);
+        let stopped = min_position.at_least(position) & velocity.less(zero);
+        let velocity = zero.select(velocity, stopped);
+
+        let terminated = position.at_least(L::splat(self.goal_position))
+            & velocity.at_least(L::splat(self.goal_velocity));
+        // The action as it came, not as it was clipped.
+        let reward = L::splat(100.0).select(zero, terminated) - (action * action) * L::splat(0.1);
+        ([position, velocity], reward, terminated)
+    }
+
+    #[inline(always)]
+    fn observe<L: Lanes>(&self, state: [L; 2]) -> [L; 2] {
+        state
+    }
+
+    #[inline(always)]
+    fn initial(&self, words: [u32; 4]) -> [f32; 2] {
+        [uniform(words[0], self.low, self.high), 0.0]
+    }
+}
