@@ -22,6 +22,7 @@ from ._returns_specs import Spec
 # NumPy has no bfloat16.
 _FLAGS = {np.dtype(name): code for name, code in FLAGS.items() if name != "bfloat16"}
 _VALUES = {np.dtype(name): code for name, code in FLOATS.items() if name != "bfloat16"}
+_NUMBERS = (float, int, np.floating, np.integer)
 _KIND = Kind("NumPy array", np.ndarray, _VALUES, _FLAGS, np.broadcast_to)
 
 
@@ -32,7 +33,7 @@ def estimate(
     *_, boundary, truncated, final_values, _, _, _ = arrays.values()
     like = arrays[spec.steps[0]]
     check_truncation(spec, truncated, final_values)
-    if isinstance(boundary, (float, int)) and like.ndim == 1 and like.dtype in _VALUES:
+    if like.ndim == 1 and isinstance(boundary, _NUMBERS) and like.dtype in _VALUES:
         arrays = arrays | {spec.boundary: np.asarray(boundary, like.dtype)}
     inputs = list(arrays.values())
     check_inputs(_KIND, spec, inputs, time_dim)

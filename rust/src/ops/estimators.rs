@@ -43,8 +43,8 @@ pub struct Step<V> {
 
 /// An estimator.
 pub trait Estimator {
-    /// For each slot the array that it is filled from, and whether by the exponential.
-    const SLOTS: &'static [(usize, bool)];
+    /// For each slot the array that it is filled from.
+    const SLOTS: &'static [usize];
 
     /// Whether it bootstraps from values: otherwise the recurrence itself starts from
     /// `last_values`.
@@ -65,7 +65,7 @@ pub trait Estimator {
 pub struct Gae;
 
 impl Estimator for Gae {
-    const SLOTS: &'static [(usize, bool)] = &[(0, false), (1, false)];
+    const SLOTS: &'static [usize] = &[0, 1];
 
     #[inline(always)]
     fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
@@ -83,7 +83,7 @@ impl Estimator for Gae {
 pub struct Discounted;
 
 impl Estimator for Discounted {
-    const SLOTS: &'static [(usize, bool)] = &[(0, false)];
+    const SLOTS: &'static [usize] = &[0];
     const BOOTSTRAPS: bool = false;
 
     #[inline(always)]
@@ -102,12 +102,13 @@ impl Estimator for Discounted {
 pub struct Vtrace;
 
 impl Estimator for Vtrace {
-    const SLOTS: &'static [(usize, bool)] = &[(1, false), (2, false), (0, true)];
+    const SLOTS: &'static [usize] = &[1, 2, 0];
     const PLAIN_DECAY: bool = false;
 
     #[inline(always)]
     fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
-        let [rewards, values, ratios, _] = step.slots;
+        let [rewards, values, log_ratios, _] = step.slots;
+        let ratios = log_ratios.exp();
         let (rho, c) = (ratios.at_most(step.bars[0]), ratios.at_most(step.bars[1]));
         let delta = rho.mul(rewards.add(step.bootstrap).sub(values));
         Coefficients {
@@ -129,14 +130,14 @@ impl Estimator for Vtrace {
 pub struct Retrace;
 
 impl Estimator for Retrace {
-    const SLOTS: &'static [(usize, bool)] = &[(1, false), (3, false), (2, false), (0, true)];
+    const SLOTS: &'static [usize] = &[1, 3, 2, 0];
     const PLAIN_DECAY: bool = false;
 
     #[inline(always)]
     fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
-        let [rewards, _, q_values, ratios] = step.slots;
+        let [rewards, _, q_values, log_ratios] = step.slots;
         let target = rewards.add(step.bootstrap);
-        let trace = step.lambda.mul(ratios.at_most(step.bars[0]));
+        let trace = step.lambda.mul(log_ratios.exp().at_most(step.bars[0]));
         Coefficients {
             gains: step.discount,
             bases: target,
@@ -154,7 +155,7 @@ impl Estimator for Retrace {
 pub struct Traces;
 
 impl Estimator for Traces {
-    const SLOTS: &'static [(usize, bool)] = &[(0, false)];
+    const SLOTS: &'static [usize] = &[0];
     const BOOTSTRAPS: bool = false;
 
     #[inline(always)]

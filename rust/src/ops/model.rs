@@ -48,13 +48,10 @@ impl<R: Real> Buffers<R> {
     ) -> (Model<'a, R, E, TRUNCATION, DETAILS>, &'a mut Drains<R>) {
         let mut steps = [None; STEPS];
         for (slot, feed) in self.steps.iter_mut().enumerate().take(E::SLOTS.len()) {
-            let (from, is_ratio) = E::SLOTS[slot];
-            let source = part.steps[from].as_ref().expect("an array for every slot");
-            steps[slot] = Some(if is_ratio {
-                feed.changed_rows(source, exp)
-            } else {
-                feed.rows(source)
-            });
+            let source = part.steps[E::SLOTS[slot]]
+                .as_ref()
+                .expect("an array for every slot");
+            steps[slot] = Some(feed.rows(source));
         }
         let truncation = part.truncation.as_ref().map(|truncation| {
             let truncated = self.truncated.rows(&truncation.truncated);
@@ -256,12 +253,5 @@ impl<'a, R: Real, E: Estimator, const TRUNCATION: bool, const DETAILS: bool> Rec
     #[inline(always)]
     fn results<V: Register<Real = R>>(&self, values: V, x: V, ahead: V) -> [V; 2] {
         E::results(values, x, ahead)
-    }
-}
-
-#[inline(always)]
-fn exp<R: Real>(logarithms: &mut [R]) {
-    for x in logarithms {
-        *x = R::exp_of(*x);
     }
 }

@@ -91,31 +91,12 @@ pub struct State<R> {
     pub carry: Vec<R>,
 }
 
-/// Run a body for all lanes: in groups of sixteen, eight and four, then singly.
-macro_rules! for_groups {
-    ($width:expr, |$start:ident, $group:ident| $body:block) => {
-        let width = $width;
-        let mut $start = 0;
-        for_groups!(width, $start, $group, 16, $body);
-        for_groups!(width, $start, $group, 8, $body);
-        for_groups!(width, $start, $group, 4, $body);
-        for_groups!(width, $start, $group, 1, $body);
-    };
-    ($width:ident, $start:ident, $group:ident, $count:literal, $body:block) => {
-        while $width - $start >= $count {
-            type $group<R> = [R; $count];
-            $body
-            $start += $count;
-        }
-    };
-}
-
 /// One row of each output.
 type Row<'a, R> = [Option<&'a mut [R]>; 2];
 
 /// Walk `times` rows of environments from the last to the first, from `state` and to it.
 #[inline(always)]
-pub fn walk_rows<M: Recurrence>(
+pub fn walk_rows<M: Recurrence, V: Register<Real = M::Real>>(
     model: &M,
     times: usize,
     state: &mut State<M::Real>,
@@ -126,9 +107,27 @@ pub fn walk_rows<M: Recurrence>(
     for time in (0..times).rev() {
         let row = M::part(&model.row(time), 0, width);
         let mut outputs = rows(outputs, time).map(|row| row.map(|row| &mut row[..width]));
-        for_groups!(width, |start, V| {
-            step::<M, V<M::Real>>(model, &row, start, carry, next_values, &mut outputs);
-        });
+        let mut start = 0;
+        steps::<M, V>(model, &row, &mut start, carry, next_values, &mut outputs);
+        steps::<M, [_; 8]>(model, &row, &mut start, carry, next_values, &mut outputs);
+        steps::<M, [_; 4]>(model, &row, &mut start, carry, next_values, &mut outputs);
+        steps::<M, [_; 1]>(model, &row, &mut start, carry, next_values, &mut outputs);
+    }
+}
+
+/// As many registers from `start` on as the row still fills.
+#[inline(always)]
+fn steps<M: Recurrence, V: Register<Real = M::Real>>(
+    model: &M,
+    row: &M::Slices,
+    start: &mut usize,
+    carry: &mut [M::Real],
+    next_values: &mut [M::Real],
+    outputs: &mut Row<'_, M::Real>,
+) {
+    while next_values.len() - *start >= V::LANES {
+        step::<M, V>(model, row, *start, carry, next_values, outputs);
+        *start += V::LANES;
     }
 }
 

@@ -15,22 +15,11 @@ impl<R: Real> Feed<R> {
 
     #[inline(always)]
     pub fn rows<'a>(&'a mut self, source: &'a Source<R>) -> Rows<'a, R> {
-        match source.rows() {
-            Some(rows) => rows,
-            None => self.changed_rows(source, |_| ()),
+        if let Some(rows) = source.rows() {
+            return rows;
         }
-    }
-
-    /// Rows of a copy that `change` was applied to.
-    #[inline(always)]
-    pub fn changed_rows<'a>(
-        &'a mut self,
-        source: &'a Source<R>,
-        change: impl FnOnce(&mut [R]),
-    ) -> Rows<'a, R> {
         let buffer = first(&mut self.buffer, source.len());
         source.load(buffer);
-        change(buffer);
         Rows::of_buffer(buffer, source.lanes())
     }
 }

@@ -165,28 +165,28 @@ impl<R: Real> Task for Walk<'_, '_, R> {
             truncation,
             self.lines,
         ) {
-            (Kind::Gae, true, ..) => self.by_rows::<Gae, true, true>(),
-            (Kind::Gae, _, true, false) => self.by_rows::<Gae, true, false>(),
-            (Kind::Gae, _, false, false) => self.by_rows::<Gae, false, false>(),
+            (Kind::Gae, true, ..) => self.by_rows::<Gae, A, true, true>(),
+            (Kind::Gae, _, true, false) => self.by_rows::<Gae, A, true, false>(),
+            (Kind::Gae, _, false, false) => self.by_rows::<Gae, A, false, false>(),
             (Kind::Gae, _, true, true) => self.by_lines::<Gae, A, true>(),
             (Kind::Gae, _, false, true) => self.by_lines::<Gae, A, false>(),
-            (Kind::Discounted, true, ..) => self.by_rows::<Discounted, true, true>(),
-            (Kind::Discounted, _, _, false) => self.by_rows::<Discounted, true, false>(),
+            (Kind::Discounted, true, ..) => self.by_rows::<Discounted, A, true, true>(),
+            (Kind::Discounted, _, _, false) => self.by_rows::<Discounted, A, true, false>(),
             (Kind::Discounted, _, _, true) => self.by_lines::<Discounted, A, true>(),
-            (Kind::Vtrace, true, ..) => self.by_rows::<Vtrace, true, true>(),
-            (Kind::Vtrace, _, true, false) => self.by_rows::<Vtrace, true, false>(),
-            (Kind::Vtrace, _, false, false) => self.by_rows::<Vtrace, false, false>(),
+            (Kind::Vtrace, true, ..) => self.by_rows::<Vtrace, A, true, true>(),
+            (Kind::Vtrace, _, true, false) => self.by_rows::<Vtrace, A, true, false>(),
+            (Kind::Vtrace, _, false, false) => self.by_rows::<Vtrace, A, false, false>(),
             (Kind::Vtrace, _, true, true) => self.by_lines::<Vtrace, A, true>(),
             (Kind::Vtrace, _, false, true) => self.by_lines::<Vtrace, A, false>(),
-            (Kind::Retrace, ..) => self.by_rows::<Retrace, true, true>(),
-            (Kind::Traces, ..) => self.by_rows::<Traces, true, true>(),
+            (Kind::Retrace, ..) => self.by_rows::<Retrace, A, true, true>(),
+            (Kind::Traces, ..) => self.by_rows::<Traces, A, true, true>(),
         }
     }
 }
 
 impl<R: Real> Walk<'_, '_, R> {
     #[inline(always)]
-    fn by_rows<E: Estimator, const TRUNCATION: bool, const DETAILS: bool>(self) {
+    fn by_rows<E: Estimator, A: Arch, const TRUNCATION: bool, const DETAILS: bool>(self) {
         let Self {
             inputs, outputs, ..
         } = self;
@@ -205,9 +205,7 @@ impl<R: Real> Walk<'_, '_, R> {
                 carry: last_values,
             }
         };
-        let in_place = E::SLOTS.iter().all(|&(_, is_ratio)| !is_ratio)
-            && inputs.in_place()
-            && outputs.in_place();
+        let in_place = inputs.in_place() && outputs.in_place();
         let height = if in_place {
             inputs.times
         } else {
@@ -219,7 +217,7 @@ impl<R: Real> Walk<'_, '_, R> {
             let part = inputs.part(start..end, 0..inputs.envs);
             let mut outputs = outputs.part(start..end, 0..inputs.envs);
             let (model, drains) = buffers.model::<E, TRUNCATION, DETAILS>(&part, self.rates);
-            walk_rows(
+            walk_rows::<_, R::Register<A>>(
                 &model,
                 end - start,
                 &mut state,

@@ -69,6 +69,7 @@ pub trait Register: Copy {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
+    fn exp(self) -> Self;
     /// `bound` where that is less; NaN stays NaN.
     fn at_most(self, bound: Self) -> Self;
     /// `self * x`, and zero where `self` is zero.
@@ -130,14 +131,13 @@ impl<R: Real, const L: usize> Register for [R; L] {
     }
 
     #[inline(always)]
+    fn exp(self) -> Self {
+        each(|lane| R::exp_of(self[lane]))
+    }
+
+    #[inline(always)]
     fn at_most(self, bound: Self) -> Self {
-        each(|lane| {
-            if bound[lane] < self[lane] {
-                bound[lane]
-            } else {
-                self[lane]
-            }
-        })
+        each(|lane| R::choose(R::mask(bound[lane] < self[lane]), bound[lane], self[lane]))
     }
 
     #[inline(always)]

@@ -105,6 +105,13 @@ impl Register for __m256 {
     }
 
     #[inline(always)]
+    fn exp(self) -> Self {
+        let mut lanes = [0.0; 8];
+        self.store(&mut lanes);
+        Self::load(&lanes.exp())
+    }
+
+    #[inline(always)]
     fn at_most(self, bound: Self) -> Self {
         // Where one is NaN the second comes back.
         unsafe { _mm256_min_ps(bound, self) }
@@ -197,6 +204,13 @@ impl Register for __m256d {
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
         unsafe { _mm256_mul_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn exp(self) -> Self {
+        let mut lanes = [0.0; 4];
+        self.store(&mut lanes);
+        Self::load(&lanes.exp())
     }
 
     #[inline(always)]
@@ -293,6 +307,13 @@ impl Register for __m512 {
     }
 
     #[inline(always)]
+    fn exp(self) -> Self {
+        let mut lanes = [0.0; 16];
+        self.store(&mut lanes);
+        Self::load(&lanes.exp())
+    }
+
+    #[inline(always)]
     fn at_most(self, bound: Self) -> Self {
         // Where one is NaN the second comes back.
         unsafe { _mm512_min_ps(bound, self) }
@@ -385,6 +406,13 @@ impl Register for __m512d {
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
         unsafe { _mm512_mul_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn exp(self) -> Self {
+        let mut lanes = [0.0; 8];
+        self.store(&mut lanes);
+        Self::load(&lanes.exp())
     }
 
     #[inline(always)]
