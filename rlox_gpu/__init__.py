@@ -12,11 +12,22 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "DPOPair": "ops.packing",
     "GAE": "ops.returns",
+    "RunningStats": "ops.running_stats",
+    "RunningStatsVec": "ops.running_stats",
+    "VarLenStore": "ops.packing",
     "compute_gae": "ops.compat",
     "compute_gae_batched": "ops.compat",
     "compute_gae_batched_f32": "ops.compat",
+    "compute_batch_group_advantages": "ops.compat_groups",
+    "compute_group_advantages": "ops.compat_groups",
     "gae": "ops.returns",
+    "group_advantages": "ops.groups",
+    "merge_moments": "ops.statistics",
+    "normalize": "ops.statistics",
+    "pack_sequences": "ops.packing",
+    "update_moments": "ops.statistics",
     "CartPole": "envs.rlox_api",
     "VecEnv": "envs.rlox_api",
     "GymVecEnv": "envs.gymnasium",

@@ -48,6 +48,24 @@ def integer(name: str, value: Any, stop: int) -> int:
     return number
 
 
+def not_negative(name: str, value: Any) -> float:
+    """``value`` as a finite float of at least zero.
+
+    Raises
+    ------
+    TypeError
+        If it is no plain real number (tensors and arrays are none).
+    ValueError
+        If it is negative, infinite or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a plain number, got {described(value)}")
+    number = float(value)
+    if not 0.0 <= number < math.inf:
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {number!r}")
+    return number
+
+
 def truncation_pair(truncated: Any, final_values: Any) -> None:
     """Raise ValueError if only one of the two is given."""
     if (truncated is None) is not (final_values is None):

@@ -4,14 +4,16 @@ The interpreter must be chosen before the kernels are imported, so this file is 
 process of its own, by test_kernels_interpreter.py.
 """
 
+import groups_kernel_cases
 import kernel_cases
 import pytest
 
 from rlox_gpu import _dispatch
 
-for _name, _check in vars(kernel_cases).copy().items():
-    if _name.startswith("check_"):
-        globals()["test_" + _name.removeprefix("check_")] = _check
+for _cases in (groups_kernel_cases, kernel_cases):
+    for _name, _check in vars(_cases).copy().items():
+        if _name.startswith("check_"):
+            globals()["test_" + _name.removeprefix("check_")] = _check
 
 
 @pytest.fixture

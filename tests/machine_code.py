@@ -74,6 +74,32 @@ def _random_cases():
     yield "permutation", lambda: permutation(1024, seed=0, step=0)
 
 
+def _group_cases():
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for (shape, size), dtype in product({"rows": (64, 16), "long": (2, 2100)}.items(), dtypes):
+        yield _group_case(shape, size, dtype)
+    for size in ((64, 1), (64, 2), (64, 6), (64, 64), (64, 60), (64, 500), (8, 1024)):
+        yield _group_case("rows-{}x{}".format(*size), size, torch.float32)
+    masked = {"mask": torch.ones(64, 16, dtype=torch.bool)}
+    ids = {"group_ids": torch.zeros(64, 16, dtype=torch.int64)}
+    for dtype in (torch.float32, torch.float64):
+        for scale in ("batch", "none"):
+            options = masked | {"scale": scale, "baseline": "loo"}
+            yield _group_case(f"rows-{scale}-loo-mask", (64, 16), dtype, **options)
+            yield _group_case(f"ids-{scale}-mask", (64, 16), dtype, **options, **ids)
+        yield _group_case("ids", (64, 16), dtype, group_ids=ids["group_ids"].int())
+        for width in (64, 50, 33):
+            tokens = {"token_mask": torch.ones(64, 16, width, dtype=torch.bool)}
+            yield _group_case(f"tokens-{width}", (64, 16), dtype, **tokens)
+            yield _group_case(f"tokens-{width}-ids", (64, 16), dtype, **tokens, **ids)
+
+
+def _group_case(name, size, dtype, **options):
+    rewards = torch.zeros(size, dtype=dtype)
+    name = f"groups-{name}-{str(dtype)[6:]}"
+    return name, lambda: rlox_gpu.group_advantages(rewards, **options)
+
+
 def register_report(arch):
     """One dict per kernel: its name, registers, spills, stack and shared memory."""
     compiled = []
@@ -84,7 +110,7 @@ def register_report(arch):
 
     report = []
     with simulated(arch=arch), mock.patch.object(triton.runtime.JITFunction, "run", compile_only):
-        for name, call in (*_gae_cases(), *_random_cases()):
+        for name, call in (*_gae_cases(), *_group_cases(), *_random_cases()):
             call()
             (resources,) = ptxsim.ptxas_info(compiled.pop().asm["ptx"]).values()
             report.append({"kernel": name, "arch": arch, **resources})

@@ -1,5 +1,6 @@
 """The kernel cases on CUDA, and what only a device can show."""
 
+import groups_kernel_cases
 import kernel_cases
 import pytest
 import torch
@@ -10,9 +11,10 @@ from rlox_gpu.ops.random import permutation, uniform
 
 pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 
-for _name, _check in vars(kernel_cases).copy().items():
-    if _name.startswith("check_"):
-        globals()["test_" + _name.removeprefix("check_")] = _check
+for _cases in (groups_kernel_cases, kernel_cases):
+    for _name, _check in vars(_cases).copy().items():
+        if _name.startswith("check_"):
+            globals()["test_" + _name.removeprefix("check_")] = _check
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,10 +41,21 @@ def implementation(name: str, like: Any, family: str, op: str) -> Callable[..., 
     return _converting(_found(f"_{family}_torch", op), from_dlpack, like)
 
 
-@cache
 def _found(module: str, op: str) -> Callable[..., Any]:
-    found: Callable[..., Any] = getattr(importlib.import_module(f".{module}", __package__), op)
+    _load(f"{__package__}.{module}")
+    # As an attribute of the package: torch.compile knows the loaded modules of before.
+    found: Callable[..., Any] = getattr(getattr(sys.modules[__package__], module), op)
     return found
+
+
+def _load(name: str) -> None:
+    if name not in sys.modules:
+        importlib.import_module(name)
+
+
+# What torch.compiler.assume_constant_result sets, without importing torch: torch.compile calls the
+# function while it traces, where it could not follow an import.
+_load._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _converting(

@@ -1,6 +1,6 @@
 //! Element types: what is stored, and the type that arithmetic runs in.
 
-use std::ops::{Add, Mul, Sub};
+use std::ops::{Add, Div, Mul, Sub};
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -35,14 +35,22 @@ pub trait Real:
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
+    + Div<Output = Self>
     + Default
 {
     type Mask: Copy + Default;
 
     const ZERO: Self;
     const ONE: Self;
+    /// The least that is not subnormal.
+    const MIN_POSITIVE: Self;
+    const MAX: Self;
 
     fn from_f64(x: f64) -> Self;
+
+    fn to_f64(self) -> f64;
+
+    fn sqrt(self) -> Self;
 
     /// Ones where `chosen`.
     fn mask(chosen: bool) -> Self::Mask;
@@ -84,10 +92,22 @@ macro_rules! impl_real {
 
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
+            const MIN_POSITIVE: Self = <$type>::MIN_POSITIVE;
+            const MAX: Self = <$type>::MAX;
 
             #[inline(always)]
             fn from_f64(x: f64) -> Self {
                 x as $type
+            }
+
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                self.sqrt()
             }
 
             #[inline(always)]

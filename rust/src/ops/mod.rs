@@ -2,6 +2,7 @@
 
 pub(crate) mod element;
 pub(crate) mod gae;
+pub(crate) mod groups;
 mod line;
 pub mod random;
 mod registers;

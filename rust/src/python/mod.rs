@@ -3,6 +3,7 @@
 mod arrays;
 mod envs;
 mod gae;
+mod groups;
 mod ops;
 
 use pyo3::prelude::*;

@@ -5,12 +5,14 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::gae;
+use super::{gae, groups};
 use crate::ops::random;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(gae::gae, module)?)?;
     module.add_function(wrap_pyfunction!(gae::gae_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(groups::group_advantages, module)?)?;
+    module.add_function(wrap_pyfunction!(groups::group_advantages_raw, module)?)?;
     module.add_function(wrap_pyfunction!(uniform_raw, module)?)?;
     module.add_function(wrap_pyfunction!(permutation_raw, module)?)
 }
