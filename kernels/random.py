@@ -16,7 +16,7 @@ _BLOCK = 128
 
 
 @triton.jit
-def _philox(seed, index, step, stream):
+def philox(seed, index, step, stream):
     """The four words of the draw ``(index, step, stream)``; ``index`` is 64-bit."""
     low = index.to(tl.uint32)
     high = (index >> 32).to(tl.uint32)
@@ -42,7 +42,7 @@ def _uniform_kernel(
     """A lane draws four words and writes them side by side."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     index = (first + tl.arange(0, BLOCK))[None, :]
-    w0, w1, w2, w3 = _philox(seed, index, step, stream)
+    w0, w1, w2, w3 = philox(seed, index, step, stream)
     numbers = pack((_unit(w0), _unit(w1), _unit(w2), _unit(w3)), 4)
     element = (first * 4 + tl.arange(0, BLOCK * 4))[None, :]
     # A mask of unknown alignment would break up the wide stores: only the last block has one.
@@ -84,8 +84,8 @@ def _permutation_kernel(
 ):
     """A lane sends its index through the network until it lands inside the range."""
     quad = tl.full([1], 0, tl.int64)
-    k0, k1, k2, k3 = _philox(seed, quad, step, STREAM)
-    k4, k5, k6, k7 = _philox(seed, quad + 1, step, STREAM)
+    k0, k1, k2, k3 = philox(seed, quad, step, STREAM)
+    k4, k5, k6, k7 = philox(seed, quad + 1, step, STREAM)
     keys = (k0, k1, k2, k3, k4, k5, k6, k7)
     position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     end = tl.full([], last, tl.uint32)

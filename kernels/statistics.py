@@ -76,6 +76,7 @@ def _normalize_kernel(
     columns,
     clip: "fp64",  # noqa: F821
     eps: "fp64",  # noqa: F821
+    ACCUMULATOR: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """A program owns neighbouring numbers; their features' moments come from the caches."""
@@ -89,7 +90,7 @@ def _normalize_kernel(
     most = tl.full([], clip, tl.float64)
     # Comparisons that are false for NaN leave it as it is.
     result = tl.where(result > most, most, tl.where(result < -most, -most, result))
-    tl.store(out + at, result, mask=inside)
+    tl.store(out + at, result.to(ACCUMULATOR), mask=inside)
 
 
 def launch_update_moments(state: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None) -> None:
@@ -136,6 +137,7 @@ def launch_normalize(
             columns,
             clip,
             eps,
+            ACCUMULATOR=tl.float64 if x.dtype is torch.float64 else tl.float32,
             BLOCK=1024,
             num_warps=4,
             enable_fp_fusion=True,

@@ -28,6 +28,8 @@ _HOME = {
     "normalize": "ops.statistics",
     "pack_sequences": "ops.packing",
     "update_moments": "ops.statistics",
+    "CategoricalSample": "ops.sampling",
+    "sample_categorical": "ops.sampling",
     "CartPole": "envs.rlox_api",
     "VecEnv": "envs.rlox_api",
     "GymVecEnv": "envs.gymnasium",

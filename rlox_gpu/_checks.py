@@ -6,6 +6,10 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+# What a seed and a word of a counter are less than.
+SEEDS = 1 << 64
+WORDS = 1 << 32
+
 
 def unit_number(name: str, value: Any) -> float:
     """``value`` as a float in [0, 1].
@@ -40,7 +44,8 @@ def integer(name: str, value: Any, stop: int) -> int:
     ValueError
         If it is out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    # Asking for the type first is quicker than for what it can do.
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise TypeError(f"{name}: expected an integer, got {described(value)}")
     number = int(value)
     if not 0 <= number < stop:
@@ -58,7 +63,7 @@ def not_negative(name: str, value: Any) -> float:
     ValueError
         If it is negative, infinite or NaN.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
         raise TypeError(f"{name}: expected a plain number, got {described(value)}")
     number = float(value)
     if not 0.0 <= number < math.inf:

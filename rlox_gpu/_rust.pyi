@@ -129,6 +129,39 @@ def permutation_raw(out: int, count: int, seed: int, step: int, /) -> None:
     Counter-based: the same for the same (count, seed, step), count at most 2**32.
     """
 
+def sample_categorical_raw(
+    logits: tuple[int, int, int],
+    rows: int,
+    classes: int,
+    code: int,
+    log_prob: int,
+    entropy: int,
+    actions: int,
+    seed: int,
+    step: int,
+    /,
+) -> None:
+    """Draw from ``logits [rows, classes]``: an address and two strides in elements.
+
+    ``actions`` are int64, ``log_prob`` and ``entropy`` float32 (float64 for code 3), contiguous;
+    the codes are those of ``gae_raw``. The caller vouches for all of it.
+    """
+
+def sample_categorical_backward_raw(
+    logits: tuple[int, int, int],
+    out: tuple[int, int, int],
+    rows: int,
+    classes: int,
+    code: int,
+    log_prob: int,
+    entropy: int,
+    actions: int,
+    log_prob_gradients: int,
+    entropy_gradients: int,
+    /,
+) -> None:
+    """Write the gradient of the logits, whose dtype it has; the rest as above."""
+
 # -- environments ----------------------------------------------------------------------------
 
 class CartPoleBatch:

@@ -7,10 +7,17 @@ process of its own, by test_kernels_interpreter.py.
 import groups_kernel_cases
 import kernel_cases
 import pytest
+import sampling_kernel_cases
+import statistics_kernel_cases
 
 from rlox_gpu import _dispatch
 
-for _cases in (groups_kernel_cases, kernel_cases):
+for _cases in (
+    groups_kernel_cases,
+    kernel_cases,
+    sampling_kernel_cases,
+    statistics_kernel_cases,
+):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):
             globals()["test_" + _name.removeprefix("check_")] = _check

@@ -18,7 +18,9 @@ import triton
 from simulation import simulated
 
 import rlox_gpu
+import rlox_gpu.ops._sampling_torch  # defines the backward op
 from rlox_gpu.ops.random import permutation, uniform
+from rlox_gpu.ops.sampling import sample_categorical
 
 ARCHITECTURES = (80, 90, 100, 120)
 
@@ -88,7 +90,7 @@ def _group_cases():
             yield _group_case(f"rows-{scale}-loo-mask", (64, 16), dtype, **options)
             yield _group_case(f"ids-{scale}-mask", (64, 16), dtype, **options, **ids)
         yield _group_case("ids", (64, 16), dtype, group_ids=ids["group_ids"].int())
-        for width in (64, 50, 33):
+        for width in (64, 33) if dtype is torch.float32 else (50,):
             tokens = {"token_mask": torch.ones(64, 16, width, dtype=torch.bool)}
             yield _group_case(f"tokens-{width}", (64, 16), dtype, **tokens)
             yield _group_case(f"tokens-{width}-ids", (64, 16), dtype, **tokens, **ids)
@@ -98,6 +100,35 @@ def _group_case(name, size, dtype, **options):
     rewards = torch.zeros(size, dtype=dtype)
     name = f"groups-{name}-{str(dtype)[6:]}"
     return name, lambda: rlox_gpu.group_advantages(rewards, **options)
+
+
+def _statistics_cases():
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for dtype, columns in zip(dtypes, (1, 5, 64, 64), strict=True):
+        x = torch.ones(64, columns, dtype=dtype)
+        state = torch.zeros(3, columns, dtype=torch.float64)
+        name = f"{columns}-{str(dtype)[6:]}"
+        yield f"moments-{name}", lambda x=x, s=state: rlox_gpu.update_moments(s, x)
+        yield (
+            f"moments-mask-{name}",
+            lambda x=x, s=state: rlox_gpu.update_moments(s, x, mask=x[:, 0]),
+        )
+        yield f"normalize-{name}", lambda x=x, s=state: rlox_gpu.normalize(x, s[1], s[2])
+
+
+def _sampling_cases():
+    backward = torch.ops.rlox_gpu.sample_categorical_backward
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for classes, dtype in product((2, 64, 500, 50257), dtypes):
+        logits = torch.zeros(8, classes, dtype=dtype)
+        name = f"{classes}-{str(dtype)[6:]}"
+        yield f"categorical-{name}", lambda x=logits: sample_categorical(x, seed=0, step=0)
+        rows = torch.zeros(8, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+        saved = (logits, rows, rows, torch.zeros(8, dtype=torch.int64), rows, rows)
+        yield f"categorical-backward-{name}", lambda x=saved: backward(*x)
+    wide, step = torch.zeros(2**17, 2), torch.tensor(1)
+    yield "categorical-wide", lambda: sample_categorical(wide, seed=0, step=0)
+    yield "categorical-step", lambda: sample_categorical(torch.zeros(8, 2), seed=0, step=step)
 
 
 def register_report(arch):
@@ -110,7 +141,8 @@ def register_report(arch):
 
     report = []
     with simulated(arch=arch), mock.patch.object(triton.runtime.JITFunction, "run", compile_only):
-        for name, call in (*_gae_cases(), *_group_cases(), *_random_cases()):
+        families = (_gae_cases, _group_cases, _random_cases, _sampling_cases, _statistics_cases)
+        for name, call in (case for cases in families for case in cases()):
             call()
             (resources,) = ptxsim.ptxas_info(compiled.pop().asm["ptx"]).values()
             report.append({"kernel": name, "arch": arch, **resources})

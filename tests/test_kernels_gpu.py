@@ -3,6 +3,8 @@
 import groups_kernel_cases
 import kernel_cases
 import pytest
+import sampling_kernel_cases
+import statistics_kernel_cases
 import torch
 from torch_inputs import assert_close, make_torch_inputs, with_rows
 
@@ -11,7 +13,12 @@ from rlox_gpu.ops.random import permutation, uniform
 
 pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 
-for _cases in (groups_kernel_cases, kernel_cases):
+for _cases in (
+    groups_kernel_cases,
+    kernel_cases,
+    sampling_kernel_cases,
+    statistics_kernel_cases,
+):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):
             globals()["test_" + _name.removeprefix("check_")] = _check

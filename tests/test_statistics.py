@@ -6,6 +6,7 @@ import torch
 from fake_device import run_on_fake_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statistics_kernel_cases import DTYPES, ROUNDING, make_batch, moments_reference
 
 from rlox_gpu import (
     RunningStats,
@@ -14,28 +15,6 @@ from rlox_gpu import (
     normalize,
     update_moments,
 )
-
-DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-ROUNDING = {torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float32: 1e-6, torch.float64: 1e-12}
-
-
-def moments_reference(x, mask=None):
-    """``[3, D]`` of a float64 array, feature by feature."""
-    state = np.zeros((3, x.shape[1]))
-    for column in range(x.shape[1]):
-        counted = np.isfinite(x[:, column]) & (True if mask is None else mask != 0)
-        numbers = x[counted, column]
-        if len(numbers):
-            mean = numbers.mean()
-            state[:, column] = len(numbers), mean, np.square(numbers - mean).sum()
-    return state
-
-
-def make_batch(seed, shape, dtype=torch.float64, bad_rate=0.05):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(3, 2, shape)
-    x[rng.random(shape) < bad_rate] = rng.choice([np.nan, np.inf])
-    return torch.from_numpy(x).to(dtype)
 
 
 @settings(max_examples=40, deadline=None)

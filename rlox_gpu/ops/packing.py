@@ -93,7 +93,7 @@ class VarLenStore:
 
     def push(self, seq: Any) -> None:
         """Store a copy of a sequence ``(L,)``."""
-        sequence = as_tokens("seq", seq).copy()
+        sequence: NDArray[Any] = as_tokens("seq", seq).copy()
         self._sequences.append(sequence)
         self._elements += len(sequence)
 
@@ -101,7 +101,8 @@ class VarLenStore:
         """A copy of the sequence that came as number ``index``; IndexError if there is none."""
         if integer("index", index, 1 << 63) >= len(self._sequences):
             raise IndexError(f"index: expected one below {len(self._sequences)}, got {index}")
-        return self._sequences[index].copy()
+        sequence: NDArray[Any] = self._sequences[index].copy()
+        return sequence
 
     def num_sequences(self) -> int:
         """How many sequences are stored."""

@@ -12,10 +12,7 @@ from typing import Any
 import torch
 
 from .. import _dispatch, _rust
-from .._checks import described, integer
-
-_WORD = 1 << 32
-_SEEDS = 1 << 64
+from .._checks import SEEDS, WORDS, described, integer
 
 
 def uniform(out: torch.Tensor, *, seed: int, step: int, stream: int) -> torch.Tensor:
@@ -47,8 +44,8 @@ def uniform(out: torch.Tensor, *, seed: int, step: int, stream: int) -> torch.Te
             f"out: expected a contiguous tensor, got strides {out.stride()} "
             f"for shape {tuple(out.shape)}"
         )
-    numbers = integer("seed", seed, _SEEDS), integer("step", step, _WORD)
-    _fill(_uniform_op, _uniform_bodies, out, (*numbers, integer("stream", stream, _WORD)))
+    numbers = integer("seed", seed, SEEDS), integer("step", step, WORDS)
+    _fill(_uniform_op, _uniform_bodies, out, (*numbers, integer("stream", stream, WORDS)))
     return out
 
 
@@ -76,8 +73,8 @@ def permutation(
     TypeError, ValueError
         If a number is no integer in its range.
     """
-    n = integer("n", n, _WORD + 1)
-    numbers = integer("seed", seed, _SEEDS), integer("step", step, _WORD)
+    n = integer("n", n, WORDS + 1)
+    numbers = integer("seed", seed, SEEDS), integer("step", step, WORDS)
     out = torch.empty(n, dtype=torch.int64, device=device)
     _fill(_permutation_op, _permutation_bodies, out, numbers)
     return out
@@ -85,35 +82,35 @@ def permutation(
 
 def _fill(op: Any, bodies: tuple[Any, Any], out: torch.Tensor, numbers: tuple[int, ...]) -> None:
     if not _dispatch.is_plain_call(out) or out.device.type not in ("cpu", "cuda"):
-        # Torch's integers are signed: a seed travels through its dispatcher as the same 64 bits.
-        op(out.detach(), _signed(numbers[0]), *numbers[1:])
+        op(out.detach(), signed(numbers[0]), *numbers[1:])
         return
     rust, triton = bodies
     (rust if _dispatch.runs_in_rust(out.device) else triton)(out, *numbers)
 
 
-def _signed(seed: int) -> int:
-    return seed - _SEEDS if seed >= _SEEDS // 2 else seed
+def signed(seed: int) -> int:
+    """The same 64 bits as ``seed``, as an integer that torch's dispatcher takes."""
+    return seed - SEEDS if seed >= SEEDS // 2 else seed
 
 
 def _uniform_rust(out: torch.Tensor, seed: int, step: int, stream: int) -> None:
-    _rust.uniform_raw(out.data_ptr(), out.numel(), seed % _SEEDS, step, stream)
+    _rust.uniform_raw(out.data_ptr(), out.numel(), seed % SEEDS, step, stream)
 
 
 def _uniform_triton(out: torch.Tensor, seed: int, step: int, stream: int) -> None:
     from ..kernels.random import launch_uniform
 
-    launch_uniform(out, seed % _SEEDS, step, stream)
+    launch_uniform(out, seed % SEEDS, step, stream)
 
 
 def _permutation_rust(out: torch.Tensor, seed: int, step: int) -> None:
-    _rust.permutation_raw(out.data_ptr(), out.numel(), seed % _SEEDS, step)
+    _rust.permutation_raw(out.data_ptr(), out.numel(), seed % SEEDS, step)
 
 
 def _permutation_triton(out: torch.Tensor, seed: int, step: int) -> None:
     from ..kernels.random import launch_permutation
 
-    launch_permutation(out, seed % _SEEDS, step)
+    launch_permutation(out, seed % SEEDS, step)
 
 
 _uniform_bodies = (_uniform_rust, _uniform_triton)

@@ -9,6 +9,8 @@ pub mod stream {
     pub const ENV_RESET: u32 = 0;
     pub const ACTION: u32 = 1;
     pub const PERMUTATION: u32 = 2;
+    pub const CATEGORICAL: u32 = 3;
+    pub const GAUSSIAN: u32 = 4;
 }
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

@@ -45,6 +45,7 @@ pub trait Real:
     /// The least that is not subnormal.
     const MIN_POSITIVE: Self;
     const MAX: Self;
+    const NEG_INFINITY: Self;
 
     fn from_f64(x: f64) -> Self;
 
@@ -94,6 +95,7 @@ macro_rules! impl_real {
             const ONE: Self = 1.0;
             const MIN_POSITIVE: Self = <$type>::MIN_POSITIVE;
             const MAX: Self = <$type>::MAX;
+            const NEG_INFINITY: Self = <$type>::NEG_INFINITY;
 
             #[inline(always)]
             fn from_f64(x: f64) -> Self {

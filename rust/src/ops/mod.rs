@@ -1,9 +1,11 @@
 //! Array operations on strided arrays in memory.
 
+pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod gae;
 pub(crate) mod groups;
 mod line;
+pub(crate) mod noise;
 pub mod random;
 mod registers;
 mod scan;

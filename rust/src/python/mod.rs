@@ -5,12 +5,14 @@ mod envs;
 mod gae;
 mod groups;
 mod ops;
+mod sampling;
 
 use pyo3::prelude::*;
 
 #[pymodule(gil_used = false)]
 fn _rust(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ops::register(module)?;
+    sampling::register(module)?;
     envs::register(module)?;
     Ok(())
 }

@@ -45,10 +45,22 @@ fn permutation_raw(py: Python<'_>, out: usize, count: usize, seed: u64, step: u3
 ///
 /// # Safety
 /// As for [`std::slice::from_raw_parts_mut`], except that an empty slice may have any address.
-unsafe fn slice_at<T>(address: usize, count: usize) -> &'static mut [T] {
+pub(super) unsafe fn slice_at<T>(address: usize, count: usize) -> &'static mut [T] {
     if count == 0 {
         return &mut [];
     }
     // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts_mut(address as *mut T, count) }
+}
+
+/// Memory named by its address, to be read.
+///
+/// # Safety
+/// As for [`std::slice::from_raw_parts`], except that an empty slice may have any address.
+pub(super) unsafe fn slice_of<T>(address: usize, count: usize) -> &'static [T] {
+    if count == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(address as *const T, count) }
 }

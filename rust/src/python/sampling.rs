@@ -1,0 +1,188 @@
+//! The sampling operations on bare memory.
+
+#![allow(unsafe_code)]
+
+use half::{bf16, f16};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::arrays::Code;
+use super::ops::{slice_at, slice_of};
+use crate::ops::categorical::{self, Drawn, Samples};
+use crate::ops::element::Element;
+use crate::ops::noise::Draw;
+use crate::ops::strided::{Layout, Sink, Source};
+use crate::ops::transcendental::Transcendental;
+use crate::pool::PoolError;
+
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(sample_categorical_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(sample_categorical_backward_raw, module)?)
+}
+
+/// Elements from which releasing the GIL costs less than it gives.
+const DETACH_FROM: usize = 4096;
+
+/// An address, and the strides of rows and lanes in elements.
+type Place = (usize, isize, isize);
+
+/// Draw from rows of logits.
+#[pyfunction]
+#[pyo3(signature = (
+    logits, rows, classes, code, log_prob, entropy, actions, seed, step, /
+))]
+fn sample_categorical_raw(
+    py: Python<'_>,
+    logits: Place,
+    rows: usize,
+    classes: usize,
+    code: usize,
+    log_prob: usize,
+    entropy: usize,
+    actions: usize,
+    seed: u64,
+    step: u32,
+) -> PyResult<()> {
+    let call = Categorical {
+        logits,
+        rows,
+        classes,
+        actions,
+        floats: [log_prob, entropy],
+        draw: Draw { seed, step },
+    };
+    let work = match float(code)? {
+        Code::F16 => Categorical::run::<f16>,
+        Code::Bf16 => Categorical::run::<bf16>,
+        Code::F32 => Categorical::run::<f32>,
+        _ => Categorical::run::<f64>,
+    };
+    detached(py, rows * classes, || work(&call))
+}
+
+struct Categorical {
+    logits: Place,
+    rows: usize,
+    classes: usize,
+    actions: usize,
+    floats: [usize; 2],
+    draw: Draw,
+}
+
+impl Categorical {
+    fn run<V: Element<Real: Transcendental>>(&self) -> Result<(), PoolError> {
+        let layout = layout::<V>(self.logits, self.rows, self.classes);
+        // SAFETY: the caller vouches for the logits.
+        let source = unsafe { Source::new::<V>(layout) };
+        let [log_prob, entropy] = self
+            .floats
+            // SAFETY: the caller vouches for `rows` aligned numbers that nobody else uses.
+            .map(|address| unsafe { slice_at(address, self.rows) });
+        let samples = Samples {
+            // SAFETY: as above.
+            actions: unsafe { slice_at(self.actions, self.rows) },
+            log_prob,
+            entropy,
+        };
+        categorical::sample(source, samples, self.draw)
+    }
+}
+
+/// Gradient of the logits.
+#[pyfunction]
+#[pyo3(signature = (
+    logits, out, rows, classes, code, log_prob, entropy, actions, log_prob_gradients,
+    entropy_gradients, /
+))]
+fn sample_categorical_backward_raw(
+    py: Python<'_>,
+    logits: Place,
+    out: Place,
+    rows: usize,
+    classes: usize,
+    code: usize,
+    log_prob: usize,
+    entropy: usize,
+    actions: usize,
+    log_prob_gradients: usize,
+    entropy_gradients: usize,
+) -> PyResult<()> {
+    let call = CategoricalBackward {
+        logits,
+        out,
+        rows,
+        classes,
+        actions,
+        floats: [log_prob, entropy, log_prob_gradients, entropy_gradients],
+    };
+    let work = match float(code)? {
+        Code::F16 => CategoricalBackward::run::<f16>,
+        Code::Bf16 => CategoricalBackward::run::<bf16>,
+        Code::F32 => CategoricalBackward::run::<f32>,
+        _ => CategoricalBackward::run::<f64>,
+    };
+    detached(py, rows * classes, || work(&call))
+}
+
+struct CategoricalBackward {
+    logits: Place,
+    out: Place,
+    rows: usize,
+    classes: usize,
+    actions: usize,
+    floats: [usize; 4],
+}
+
+impl CategoricalBackward {
+    fn run<V: Element<Real: Transcendental>>(&self) -> Result<(), PoolError> {
+        let [logits, out] =
+            [self.logits, self.out].map(|at| layout::<V>(at, self.rows, self.classes));
+        // SAFETY: the caller vouches for both arrays, and that nobody else uses the second.
+        let (source, sink) = unsafe { (Source::new::<V>(logits), Sink::new::<V>(out)) };
+        let [log_prob, entropy, log_prob_gradients, entropy_gradients] = self
+            .floats
+            // SAFETY: the caller vouches for `rows` aligned numbers.
+            .map(|address| unsafe { slice_of(address, self.rows) });
+        let drawn = Drawn {
+            // SAFETY: as above.
+            actions: unsafe { slice_of(self.actions, self.rows) },
+            log_prob,
+            entropy,
+            log_prob_gradients,
+            entropy_gradients,
+        };
+        categorical::backward(source, drawn, sink)
+    }
+}
+
+/// Strides in bytes, from strides in elements.
+fn layout<V>((address, row_stride, lane_stride): Place, rows: usize, lanes: usize) -> Layout {
+    let size = size_of::<V>() as isize;
+    Layout {
+        base: address as *mut u8,
+        row_stride: row_stride * size,
+        lane_stride: lane_stride * size,
+        rows,
+        lanes,
+    }
+}
+
+fn float(code: usize) -> PyResult<Code> {
+    Code::from_int(code)
+        .filter(|code| code.is_float())
+        .ok_or_else(|| PyValueError::new_err(format!("no floating dtype has the code {code}")))
+}
+
+/// Release the GIL for large work.
+fn detached(
+    py: Python<'_>,
+    elements: usize,
+    work: impl FnOnce() -> Result<(), PoolError> + Send,
+) -> PyResult<()> {
+    let done = if elements < DETACH_FROM {
+        work()
+    } else {
+        py.detach(work)
+    };
+    done.map_err(|error| PyValueError::new_err(error.to_string()))
+}
