@@ -11,6 +11,10 @@ GAE_8192 = "gae f32 128x8192 time-major"
 GAE_SINGLE = "gae f64 32768 single trajectory"
 GROUPS = "group advantages f32 4096x16"
 GROUPS_SMALL = "group advantages f64 64x8"
+LOGPROBS = "token_logprobs f32 4x512x50257"
+LOGPROBS_PEERS = ("torch log_softmax", "torch row by row")
+KL_K1 = "token KL k1 f32 64x2048"
+KL_K3 = "token KL k3 f32 64x2048"
 CALL = "gae call 16x4 f32"
 START = "process start"
 PPO = "PPO CartPole 8x32, 20 epochs of 256"
@@ -69,6 +73,26 @@ CLAIMS = (
     Claim(
         "group advantages 64x8 against rlox",
         ratio(GROUPS_SMALL, "rlox-gpu, rlox's name", "rlox"),
+        1,
+    ),
+    Claim(
+        "token_logprobs 4x512x50257 against torch",
+        ratio(LOGPROBS, "rlox-gpu torch", *LOGPROBS_PEERS),
+        2,
+    ),
+    Claim(
+        "token KL k3 against the faster of torch and NumPy",
+        ratio(KL_K3, "rlox-gpu numpy", "torch", "numpy"),
+        2.5,
+    ),
+    Claim(
+        "token KL k3 per sequence against the fastest of torch, NumPy and rlox",
+        ratio(f"{KL_K3} per sequence", "rlox-gpu numpy", "torch", "numpy", "rlox"),
+        2.5,
+    ),
+    Claim(
+        "token KL k1 against the faster of torch and NumPy",
+        ratio(KL_K1, "rlox-gpu numpy", "torch", "numpy"),
         1,
     ),
     Claim(

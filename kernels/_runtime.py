@@ -21,6 +21,24 @@ def _cuda_sm_count(index: int) -> int:
     return torch.cuda.get_device_properties(index).multi_processor_count
 
 
+_tickets: dict[tuple[int, int], torch.Tensor] = {}
+
+
+def ticket(device: torch.device) -> torch.Tensor:
+    """An int32 zero, in which the programs of one launch count themselves and leave zero again.
+
+    Launches on one stream come one after the other and share theirs. A captured graph may be
+    replayed beside any stream: it gets one of its own.
+    """
+    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return torch.zeros(1, dtype=torch.int32, device=device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    key = index, torch.cuda.current_stream(index).cuda_stream
+    if key not in _tickets:
+        _tickets[key] = torch.zeros(1, dtype=torch.int32, device=device)
+    return _tickets[key]
+
+
 def current(device: torch.device) -> AbstractContextManager[object]:
     """Make ``device`` the current one for a launch; costs nothing when it is already."""
     if device.type != "cuda" or device.index in (None, torch.cuda.current_device()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -28,9 +29,26 @@ def unit_number(name: str, value: Any) -> float:
     return number
 
 
-def _real(name: str, value: Any) -> float:
+def positive_number(name: str, value: Any) -> float:
+    """``value`` as a float from 1e-30 to 1e30, whose reciprocal every accumulator can hold.
+
+    Raises
+    ------
+    TypeError
+        If it is no plain real number (tensors and arrays are none).
+    ValueError
+        If it is outside that range or NaN.
+    """
+    number = value if type(value) is float else _real(name, value, "from 1e-30 to 1e30")
+    if not 1e-30 <= number <= 1e30:
+        shown = "NaN" if math.isnan(number) else repr(number)
+        raise ValueError(f"{name}: expected a positive number from 1e-30 to 1e30, got {shown}")
+    return number
+
+
+def _real(name: str, value: Any, domain: str = "in [0, 1]") -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a plain number in [0, 1], got {described(value)}")
+        raise TypeError(f"{name}: expected a plain number {domain}, got {described(value)}")
     return float(value)
 
 
@@ -69,6 +87,23 @@ def not_negative(name: str, value: Any) -> float:
     if not 0.0 <= number < math.inf:
         raise ValueError(f"{name}: expected a finite number of at least 0, got {number!r}")
     return number
+
+
+def choice(name: str, value: Any, choices: Mapping[str, int]) -> int:
+    """What ``choices`` has for ``value``.
+
+    Raises
+    ------
+    TypeError
+        If it is no string.
+    ValueError
+        If it is none of the choices.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected one of {', '.join(choices)}, got {described(value)}")
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    return choices[value]
 
 
 def truncation_pair(truncated: Any, final_values: Any) -> None:

@@ -9,6 +9,9 @@ from typing_extensions import Self
 
 # -- array operations ------------------------------------------------------------------------
 
+def array_address(array: NDArray[Any], /) -> int:
+    """Where the elements of ``array`` begin in memory."""
+
 def gae(
     rewards: NDArray[Any],
     values: NDArray[Any],
@@ -67,6 +70,94 @@ def gae_raw(
     The caller vouches for addresses, shapes, dtypes and for results that overlap neither an input
     nor each other. Checked here: gamma, gae_lambda, codes, number of strides, ``truncated`` with
     ``final_values``.
+    """
+
+def token_logprobs_raw(
+    logits: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    code: int,
+    tokens: int,
+    temperature: float,
+    logprobs: int,
+    entropies: int,
+    maxima: int,
+    log_sums: int,
+    /,
+) -> None:
+    """Log-probabilities of tokens on bare memory.
+
+    ``logits`` has ``shape`` ``(outer, inner, V)`` and the ``strides``, in elements, of the first
+    two dimensions; a row is contiguous. ``tokens`` are ``outer * inner`` int64. The results are as
+    many float32, float64 for float64 logits: with ``u = (logits - max) / temperature`` the token's
+    ``u - ln(sum)``, the entropy (address 0: not wanted), the maximum and ``ln(sum)`` of ``e^u``. A
+    token outside the vocabulary gives NaN.
+
+    Codes of logits: 0 float16, 1 bfloat16, 2 float32, 3 float64. The caller vouches for the rest.
+    """
+
+def token_logprobs_backward_raw(
+    logits: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    code: int,
+    tokens: int,
+    temperature: float,
+    maxima: int,
+    log_sums: int,
+    entropies: int,
+    grad_logprobs: int,
+    grad_entropies: int,
+    grad_logits: int,
+    /,
+) -> None:
+    """The gradient of the logits, C-contiguous and of their type, from what the forward pass gave.
+
+    ``entropies`` and ``grad_entropies`` are both addresses or both 0. A token outside the
+    vocabulary has no logit of its own.
+    """
+
+def token_kl_raw(
+    logprobs: tuple[int, int, int],
+    ref_logprobs: tuple[int, int, int],
+    ratio: tuple[int, int, int] | None,
+    mask: tuple[int, int, int] | None,
+    out: int,
+    shape: tuple[int, int],
+    codes: tuple[int, int],
+    kind: int,
+    reduction: int,
+    /,
+) -> int:
+    """Divergence estimates of ``[rows, lanes]`` on bare memory.
+
+    Each input is its address and the strides of rows and lanes in elements. ``codes`` are the
+    dtypes of the values and of the mask, as for :func:`gae_raw`; ``kind`` 0, 1, 2 is k1, k2, k3.
+    ``reduction`` 0 fills ``out`` with ``[rows, lanes]`` estimates, 1 with their sum, 2 with their
+    mean, 3 with the sums of the rows; ``out`` is contiguous and of the values' type.
+
+    Returns how many tokens count (with reduction 0 it is not counted, and 0). The caller vouches
+    for all memory.
+    """
+
+def token_kl_backward_raw(
+    grad: tuple[int, int, int],
+    divisor: float,
+    logprobs: tuple[int, int, int],
+    ref_logprobs: tuple[int, int, int],
+    ratio: tuple[int, int, int] | None,
+    mask: tuple[int, int, int] | None,
+    gradients: tuple[int, int, int],
+    shape: tuple[int, int],
+    codes: tuple[int, int],
+    kind: int,
+    /,
+) -> None:
+    """Gradients of the estimates for ``logprobs``, ``ref_logprobs`` and ``ratio``.
+
+    ``gradients`` are the addresses of contiguous results, 0 for one that is not wanted; ``grad``
+    is the gradient from above, one per token, to be divided by ``divisor``. The rest as for
+    :func:`token_kl_raw`.
     """
 
 def group_advantages(

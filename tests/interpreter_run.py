@@ -6,6 +6,8 @@ process of its own, by test_kernels_interpreter.py.
 
 import groups_kernel_cases
 import kernel_cases
+import kl_kernel_cases
+import logprobs_kernel_cases
 import pytest
 import sampling_kernel_cases
 import statistics_kernel_cases
@@ -15,6 +17,8 @@ from rlox_gpu import _dispatch
 for _cases in (
     groups_kernel_cases,
     kernel_cases,
+    kl_kernel_cases,
+    logprobs_kernel_cases,
     sampling_kernel_cases,
     statistics_kernel_cases,
 ):

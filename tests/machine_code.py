@@ -3,6 +3,7 @@
 Run as a program it prints the registers of each: ``python tests/machine_code.py``.
 """
 
+from functools import partial
 from itertools import product
 from pathlib import Path
 from unittest import mock
@@ -19,6 +20,7 @@ from simulation import simulated
 
 import rlox_gpu
 import rlox_gpu.ops._sampling_torch  # defines the backward op
+from rlox_gpu.ops import _logprobs_torch as logprobs
 from rlox_gpu.ops.random import permutation, uniform
 from rlox_gpu.ops.sampling import sample_categorical
 
@@ -26,13 +28,13 @@ ARCHITECTURES = (80, 90, 100, 120)
 
 # Rows of 512 steps fill the widest tile and the most loads ahead; the two time-major sizes take
 # the narrowest and the widest accesses, one warp and four.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _SHAPES = {"time-major": (2, 33), "time-major-wide": (2, 270336), "row-major": (512, 8)}
 
 
 def _gae_cases():
     """Name, and a call that launches one kernel."""
-    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    for (shape, size), dtype, truncation in product(_SHAPES.items(), dtypes, (False, True)):
+    for (shape, size), dtype, truncation in product(_SHAPES.items(), _FLOATS, (False, True)):
         yield _gae_case(shape, size, dtype, torch.bool, truncation)
     for (shape, size), flags in product(_SHAPES.items(), (torch.int64, torch.float64)):
         yield _gae_case(shape, size, torch.float32, flags, True)
@@ -116,6 +118,29 @@ def _statistics_cases():
         yield f"normalize-{name}", lambda x=x, s=state: rlox_gpu.normalize(x, s[1], s[2])
 
 
+def _logprobs_cases():
+    """Both passes in every number of warps, and the narrow accesses of rows that part."""
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    tokens = torch.zeros(2, 1, dtype=torch.int64)
+    for vocabulary, dtype, entropy in product((1000, 4003, 50257), dtypes, (False, True)):
+        logits = torch.zeros(2, 1, vocabulary, dtype=dtype)
+        name = f"logprobs-{vocabulary}-{str(dtype)[6:]}{'-entropy' if entropy else ''}"
+        yield from _logprobs_case(name, logits, tokens, entropy)
+    for dtype in dtypes:
+        shifted = torch.zeros(2, 2, 50257, dtype=dtype)[:, :-1]
+        yield from _logprobs_case(f"logprobs-shifted-{str(dtype)[6:]}", shifted, tokens, True)
+
+
+def _logprobs_case(name, logits, tokens, entropy):
+    saved = logprobs.empty_rows(tokens, logprobs.real_dtype(logits), entropy=True)
+    gradients = saved.logprobs, saved.logprobs if entropy else None
+    yield name, lambda: logprobs.streamed(logits, tokens, 1.0, entropy)
+    yield (
+        f"{name}-backward",
+        lambda: logprobs.streamed_gradient(logits, tokens, saved, *gradients, 1.0),
+    )
+
+
 def _sampling_cases():
     backward = torch.ops.rlox_gpu.sample_categorical_backward
     dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -131,6 +156,43 @@ def _sampling_cases():
     yield "categorical-step", lambda: sample_categorical(torch.zeros(8, 2), seed=0, step=step)
 
 
+def _kl_cases():
+    """Tiles of one row; row strides that are no multiple of a wide access."""
+    from rlox_gpu.ops import _kl_torch
+
+    def cases(name, x, kind, reductions):
+        mask = torch.ones_like(x, dtype=torch.bool)
+        name = f"{name}-{str(x.dtype)[6:]}-k{kind + 1}"
+        for reduction in reductions:
+            arguments = (x, x, x, mask, kind, reduction)
+            yield f"token-kl-{name}-{reduction}", _kl_torch._forward_triton, arguments
+        arguments = (x, x, x, x, mask, None, kind, [True] * 3)
+        yield f"token-kl-backward-{name}", _kl_torch._backward_triton, arguments
+
+    x = torch.zeros(2048)
+    found = [
+        *(case for dtype in _FLOATS for case in cases("flat", x.to(dtype), 2, (0, 2, 3))),
+        *(case for kind in (0, 1) for case in cases("flat", x, kind, (0,))),
+        *cases("rows", torch.zeros(64, 21)[:, :20], 2, (0, 1, 3)),
+    ]
+    grad, count = torch.zeros(()).expand(2048), torch.tensor(1)
+    arguments = (grad, x, x, None, None, count, 2, [True, True, False])
+    found.append(("token-kl-backward-of-mean", _kl_torch._backward_triton, arguments))
+    for name, launch, arguments in found:
+        yield name, partial(launch, *arguments)
+
+
+_CASES = (
+    _gae_cases,
+    _group_cases,
+    _random_cases,
+    _logprobs_cases,
+    _sampling_cases,
+    _statistics_cases,
+    _kl_cases,
+)
+
+
 def register_report(arch):
     """One dict per kernel: its name, registers, spills, stack and shared memory."""
     compiled = []
@@ -141,8 +203,7 @@ def register_report(arch):
 
     report = []
     with simulated(arch=arch), mock.patch.object(triton.runtime.JITFunction, "run", compile_only):
-        families = (_gae_cases, _group_cases, _random_cases, _sampling_cases, _statistics_cases)
-        for name, call in (case for cases in families for case in cases()):
+        for name, call in (case for cases in _CASES for case in cases()):
             call()
             (resources,) = ptxsim.ptxas_info(compiled.pop().asm["ptx"]).values()
             report.append({"kernel": name, "arch": arch, **resources})

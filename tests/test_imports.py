@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -171,6 +172,19 @@ print(*result.advantages.ravel())
 """
     )
     assert [float(word) for word in printed] == [1.5, 1.0]  # 1 + 0.5 * 1, then 1
+
+
+def test_numpy_logprobs_work_without_torch():
+    printed = in_fresh_process(
+        BLOCK_TORCH
+        + """
+import numpy as np, rlox_gpu
+logits, tokens = np.zeros((1, 4), np.float32), np.array([2])
+print(rlox_gpu.token_logprobs(logits, tokens)[0])
+print(rlox_gpu.linear_token_logprobs(np.ones((1, 2)), np.ones((4, 2)), tokens)[0])
+"""
+    )
+    np.testing.assert_allclose([float(word) for word in printed], -np.log(4.0), rtol=1e-6)
 
 
 def test_numpy_environments_work_without_torch():

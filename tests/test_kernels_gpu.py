@@ -2,6 +2,8 @@
 
 import groups_kernel_cases
 import kernel_cases
+import kl_kernel_cases
+import logprobs_kernel_cases
 import pytest
 import sampling_kernel_cases
 import statistics_kernel_cases
@@ -16,6 +18,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 for _cases in (
     groups_kernel_cases,
     kernel_cases,
+    kl_kernel_cases,
+    logprobs_kernel_cases,
     sampling_kernel_cases,
     statistics_kernel_cases,
 ):
@@ -96,10 +100,14 @@ def test_permutation_is_that_of_the_cpu():
 
 def test_no_call_waits_for_the_device():
     inputs = {k: v.cuda() for k, v in make_torch_inputs(6, 64, 512).items()}
+    logits = torch.zeros(3, 500, device="cuda", requires_grad=True)
+    tokens = torch.zeros(3, dtype=torch.int64, device="cuda")
     rlox_gpu.gae(**inputs)
+    rlox_gpu.token_logprobs(logits, tokens).sum().backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
         rlox_gpu.gae(**inputs)
+        rlox_gpu.token_logprobs(logits, tokens).sum().backward()
         permutation(100, seed=0, step=0, device="cuda")
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -5,11 +5,13 @@ Each message names the argument, what came and what was expected.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
+from .. import _rust
 from .._checks import described
 
 # What the compiled core calls the dtypes: the first four are types of values, all are of flags.
@@ -26,11 +28,17 @@ FLAGS = {
     "int64": 7,
     "uint64": 7,
 }
+# NumPy takes microseconds to spell a dtype.
+_NUMPY_NAMES = {np.dtype(name): name for name in FLAGS if name != "bfloat16"}
+# Address, and the strides of rows and lanes in elements.
+Strided = tuple[int, int, int]
 INTEGERS = [name for name in FLAGS if "int" in name]
 
 
 def dtype_name(x: Any) -> str:
     """``"float32"`` for an array of that dtype, whatever library it is of."""
+    if isinstance(x, np.ndarray):
+        return _NUMPY_NAMES.get(x.dtype) or str(x.dtype)
     return str(x.dtype).removeprefix("torch.")
 
 
@@ -93,10 +101,68 @@ def check_tokens(token_mask: Any, like: Any) -> None:
 
 def address(x: Any) -> int:
     """Where the first element lies in memory."""
+    return _rust.array_address(x) if isinstance(x, np.ndarray) else int(x.data_ptr())
+
+
+def is_contiguous(x: Any) -> bool:
+    """Whether the elements lie in memory in their order, without gaps."""
     if isinstance(x, np.ndarray):
-        data: int = x.__array_interface__["data"][0]
-        return data
-    return int(x.data_ptr())
+        return x.flags.c_contiguous
+    return bool(x.is_contiguous())
+
+
+def as_rows(
+    arrays: Sequence[Any], *, by_row: bool = False
+) -> tuple[tuple[int, int], list[Strided | None], list[Any]]:
+    """``[rows, lanes]``, where each array lies as such, and the arrays that lie there.
+
+    One row if all of them are contiguous, unless ``by_row`` asks for rows of the last dimension.
+    An array whose leading dimensions have no common stride is copied: the last result keeps the
+    copies alive. None stays None; all others have the shape of the first.
+    """
+    shape = arrays[0].shape
+    if not by_row and all(x is None or is_contiguous(x) for x in arrays):
+        places = [None if x is None else (address(x), 0, 1) for x in arrays]
+        return (1, math.prod(shape)), places, []
+    lanes = shape[-1] if shape else 1
+    kept = [None if x is None else _with_rows(x) for x in arrays]
+    places = [None if pair is None else (address(pair[0]), *pair[1]) for pair in kept]
+    return (math.prod(shape[:-1]), lanes), places, kept
+
+
+def _with_rows(x: Any) -> tuple[Any, tuple[int, int]]:
+    """``x`` or a copy, and the strides of its rows and lanes in elements."""
+    strides = _row_strides(x)
+    if strides is None:
+        x = np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x.contiguous()
+        strides = x.shape[-1], 1
+    return x, strides
+
+
+def _row_strides(x: Any) -> tuple[int, int] | None:
+    shape, strides = x.shape, _strides(x)
+    if strides is None:
+        return None
+    row_stride = 0
+    rows = 1
+    for size, stride in zip(shape[-2::-1], strides[-2::-1], strict=True):
+        if size == 1:
+            continue
+        if rows == 1:
+            row_stride = stride
+        elif stride != rows * row_stride:
+            return None
+        rows *= size
+    return row_stride, strides[-1] if shape else 1
+
+
+def _strides(x: Any) -> tuple[int, ...] | None:
+    """Strides in elements; None if they are no whole numbers."""
+    if not isinstance(x, np.ndarray):
+        return tuple(x.stride())
+    if any(stride % x.itemsize for stride in x.strides):
+        return None
+    return tuple(stride // x.itemsize for stride in x.strides)
 
 
 def _tensor_type() -> type:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._checks import described, integer, not_negative
+from .._checks import choice, integer, not_negative
 from ._kinds import implementation
 
-BASELINES = {"mean": False, "loo": True}
+BASELINES = {"mean": 0, "loo": 1}
 SCALES = {"none": 0, "std": 1, "batch": 2}
 
 
@@ -93,18 +93,9 @@ def group_advantages(
         group_ids,
         mask,
         token_mask,
-        _choice("baseline", baseline, BASELINES),
-        _choice("scale", scale, SCALES),
+        bool(choice("baseline", baseline, BASELINES)),
+        choice("scale", scale, SCALES),
         float(integer("ddof", ddof, 2)),
         not_negative("eps", eps),
         0.0,
     )
-
-
-def _choice(name: str, value: Any, choices: dict[str, Any]) -> Any:
-    try:
-        return choices[value]
-    except (KeyError, TypeError):
-        expected = ", ".join(map(repr, choices))
-        shown = repr(value) if isinstance(value, str) else described(value)
-        raise ValueError(f"{name}: expected one of {expected}, got {shown}") from None

@@ -23,6 +23,10 @@ pub trait Element: Copy + Send + Sync + 'static {
 
     /// [`Element::narrow`] for slices of equal length.
     fn narrow_slice(from: &[Self::Real], to: &mut [Self]);
+
+    /// `from` itself where it holds [`Element::Real`], else widened into `buffer`, which is at
+    /// least as long.
+    fn reals<'a>(from: &'a [Self], buffer: &'a mut [Self::Real]) -> &'a [Self::Real];
 }
 
 /// A type that arithmetic runs in.
@@ -52,6 +56,9 @@ pub trait Real:
     fn to_f64(self) -> f64;
 
     fn sqrt(self) -> Self;
+
+    /// `self * by + plus`, rounded once where the processor does that in one instruction.
+    fn times_plus<A: Arch>(self, by: Self, plus: Self) -> Self;
 
     /// Ones where `chosen`.
     fn mask(chosen: bool) -> Self::Mask;
@@ -104,12 +111,22 @@ macro_rules! impl_real {
 
             #[inline(always)]
             fn to_f64(self) -> f64 {
-                self as f64
+                f64::from(self)
             }
 
             #[inline(always)]
             fn sqrt(self) -> Self {
                 self.sqrt()
+            }
+
+            #[inline(always)]
+            fn times_plus<A: Arch>(self, by: Self, plus: Self) -> Self {
+                // Without the instruction `mul_add` is a call.
+                if A::FUSED {
+                    self.mul_add(by, plus)
+                } else {
+                    self * by + plus
+                }
             }
 
             #[inline(always)]
@@ -152,6 +169,11 @@ macro_rules! impl_real {
             fn narrow_slice(from: &[Self], to: &mut [Self]) {
                 to.copy_from_slice(from);
             }
+
+            #[inline(always)]
+            fn reals<'a>(from: &'a [Self], _: &'a mut [Self]) -> &'a [Self] {
+                from
+            }
         }
     };
 }
@@ -181,6 +203,13 @@ macro_rules! impl_half {
             #[inline(always)]
             fn narrow_slice(from: &[f32], to: &mut [Self]) {
                 to.convert_from_f32_slice(from);
+            }
+
+            #[inline(always)]
+            fn reals<'a>(from: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+                let buffer = &mut buffer[..from.len()];
+                Self::widen_slice(from, buffer);
+                buffer
             }
         }
     };

@@ -495,6 +495,18 @@ impl<R: Real> Sink<'_, R> {
         }
     }
 
+    /// Cut off the first rows.
+    pub fn take_rows(&mut self, count: usize) -> Self {
+        let Layout { rows, lanes, .. } = self.layout;
+        let taken = self.layout.part(0..count, 0..lanes);
+        self.layout = self.layout.part(count..rows, 0..lanes);
+        Self {
+            layout: taken,
+            format: self.format,
+            lifetime: PhantomData,
+        }
+    }
+
     /// Cut off the first lanes.
     pub fn take_lanes(&mut self, count: usize) -> Self {
         let Layout { rows, lanes, .. } = self.layout;

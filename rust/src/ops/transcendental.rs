@@ -1,14 +1,24 @@
-//! Exponential and natural logarithm that the compiler turns into vectors.
+//! Exponential, what is left of it behind its first terms, and natural logarithm, in a form that
+//! the compiler turns into vectors.
 //!
-//! No branches, no tables, no calls, no fused operations: a loop over them becomes vector code of
-//! the instruction set that the loop is compiled for, with the same bits in all of them. Results
-//! are within two units in the last place; zero, infinities and NaN behave as in the standard
-//! library.
+//! No branches, no tables, no calls: a loop over them becomes vector code of the instruction set
+//! that the loop is compiled for. Exponential and logarithm use no fused operations: they have the
+//! same bits in all instruction sets, and are within two units in the last place. Zero, infinities
+//! and NaN behave as in the standard library.
 
-/// Types that have the two functions.
+use super::element::Real;
+use super::registers::Arch;
+
+/// Types that have these functions.
 pub trait Transcendental: Sized {
     /// `e^x`.
     fn exp_of(x: Self) -> Self;
+
+    /// `e^x - 1`, accurate near zero.
+    fn exp_m1_of<A: Arch>(x: Self) -> Self;
+
+    /// `e^x - 1 - x`, accurate near zero: never negative, and zero at zero alone.
+    fn exp_excess_of<A: Arch>(x: Self) -> Self;
 
     /// The natural logarithm: negative infinity at zero, NaN below.
     fn ln_of(x: Self) -> Self;
@@ -20,12 +30,22 @@ macro_rules! polynomial {
     ($x:ident; $c:expr, $($rest:expr),+) => { $c + $x * (polynomial!($x; $($rest),+)) };
 }
 
+/// The same, with what fuses fused.
+macro_rules! fused_polynomial {
+    ($arch:ident, $x:ident; $c:expr) => { $c };
+    ($arch:ident, $x:ident; $c:expr, $($rest:expr),+) => {
+        $x.times_plus::<$arch>(fused_polynomial!($arch, $x; $($rest),+), $c)
+    };
+}
+
 macro_rules! impl_transcendental {
     (
         $type:ident, $bits:ty, $signed:ty, $mantissa_bits:literal,
         nonzero_and_finite: ($least:literal, $most:literal),
         ln_2: ($ln_2_high:literal, $ln_2_low:literal),
+        least_normal: $lowest:literal,
         exp: [$($exp:expr),+],
+        excess: [$($excess:expr),+],
         atanh: [$($atanh:expr),+]
     ) => {
         impl Transcendental for $type {
@@ -47,6 +67,20 @@ macro_rules! impl_transcendental {
                 };
                 // In two steps: 2^exponent alone leaves the range before the result does.
                 polynomial!(r; $($exp),+) * two_to(half) * two_to(exponent.wrapping_sub(half))
+            }
+
+            #[inline(always)]
+            fn exp_m1_of<A: Arch>(x: Self) -> Self {
+                let Parts { scale, r, excess, .. } = $type::parts::<A>(x);
+                scale.times_plus::<A>(excess + r, scale - 1.0)
+            }
+
+            #[inline(always)]
+            fn exp_excess_of<A: Arch>(x: Self) -> Self {
+                // Where the scale is one, all but the first term are exact zeros.
+                let Parts { x, scale, r, excess } = $type::parts::<A>(x);
+                let others = scale.times_plus::<A>(r, 0.0 - x) + (scale - 1.0);
+                scale.times_plus::<A>(excess, others)
             }
 
             #[inline(always)]
@@ -72,16 +106,55 @@ macro_rules! impl_transcendental {
                 if x >= 0.0 { ln } else { $type::NAN }
             }
         }
+
+        impl HasParts for $type {
+            #[inline(always)]
+            fn parts<A: Arch>(x: Self) -> Parts<Self> {
+                // Adding this rounds to an integer, which the lowest bits then hold, biased as the
+                // exponent of a float is.
+                const BIAS: $type = ($type::MAX_EXP - 1) as $type;
+                const ROUNDER: $type = 1.5 * ((1 as $bits) << $mantissa_bits) as $type + BIAS;
+                let x = if x > $most { $most } else { x };
+                let from_below = if x < $lowest { $lowest } else { x };
+                let shifted = from_below.times_plus::<A>(std::$type::consts::LOG2_E, ROUNDER);
+                let highest = ROUNDER + BIAS;
+                let shifted = if shifted > highest { highest } else { shifted };
+                let power = shifted - ROUNDER;
+                let scale = $type::from_bits(shifted.to_bits() << $mantissa_bits);
+                let r = power.times_plus::<A>(-$ln_2_high, from_below);
+                let r = power.times_plus::<A>(-$ln_2_low, r);
+                let excess = r * r * fused_polynomial!(A, r; $($excess),+);
+                Parts { x, scale, r, excess }
+            }
+        }
     };
+}
+
+/// `x`, no larger than where `e^x` overflows, as `ln(scale) + r`, and `e^r - 1 - r`.
+///
+/// The scale is a power of two within the normal range; where `e^x` leaves it, so does `r` leave
+/// its usual bounds of half of `ln(2)`.
+struct Parts<T> {
+    x: T,
+    scale: T,
+    r: T,
+    excess: T,
+}
+
+trait HasParts: Sized {
+    fn parts<A: Arch>(x: Self) -> Parts<Self>;
 }
 
 impl_transcendental!(
     f32, u32, i32, 23,
     nonzero_and_finite: (-104.0, 89.0),
     ln_2: (0.693_359_4, -2.121_944_4e-4),
+    least_normal: -87.0,
     exp: [
         1.0, 1.0, 1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5_040.0
     ],
+    // Chebyshev's interpolation for |r| <= ln(2) / 2: shorter than the series.
+    excess: [0.5, 0.166_665_76, 0.041_666_552, 0.008_363_233, 0.001_392_625],
     atanh: [2.0 / 3.0, 2.0 / 5.0, 2.0 / 7.0, 2.0 / 9.0, 2.0 / 11.0]
 );
 
@@ -89,10 +162,16 @@ impl_transcendental!(
     f64, u64, i64, 52,
     nonzero_and_finite: (-746.0, 710.0),
     ln_2: (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10),
+    least_normal: -708.0,
     exp: [
         1.0, 1.0, 1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5_040.0,
         1.0 / 40_320.0, 1.0 / 362_880.0, 1.0 / 3_628_800.0, 1.0 / 39_916_800.0,
         1.0 / 479_001_600.0, 1.0 / 6_227_020_800.0
+    ],
+    excess: [
+        1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5_040.0, 1.0 / 40_320.0,
+        1.0 / 362_880.0, 1.0 / 3_628_800.0, 1.0 / 39_916_800.0, 1.0 / 479_001_600.0,
+        1.0 / 6_227_020_800.0
     ],
     atanh: [
         2.0 / 3.0, 2.0 / 5.0, 2.0 / 7.0, 2.0 / 9.0, 2.0 / 11.0, 2.0 / 13.0, 2.0 / 15.0,
@@ -102,6 +181,7 @@ impl_transcendental!(
 
 #[cfg(test)]
 mod tests {
+    use super::super::registers::Portable;
     use super::Transcendental;
 
     const SPECIAL: [f64; 5] = [0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0];
@@ -109,7 +189,7 @@ mod tests {
     macro_rules! check {
         ($name:ident, $type:ident) => {
             mod $name {
-                use super::{SPECIAL, Transcendental};
+                use super::{Portable, SPECIAL, Transcendental};
 
                 /// Distance in units in the last place of the exact result.
                 fn ulps(got: $type, exact: f64) -> f64 {
@@ -129,6 +209,49 @@ mod tests {
                         let error = ulps(Transcendental::exp_of(x), (x as f64).exp());
                         assert!(error <= 2.0, "exp({x}) is off by {error} ulp");
                     }
+                }
+
+                #[test]
+                fn what_is_left_of_exp_is_accurate_from_the_smallest_on() {
+                    let limit = $type::MAX.ln() * 0.99;
+                    for i in 1..=50_000 {
+                        let part = i as $type / 50_000.0;
+                        let tiny = $type::EPSILON.powf(1.0 - part);
+                        for x in [limit * part, -limit * part, tiny, -tiny] {
+                            let exact = (x as f64).exp_m1();
+                            let error =
+                                ulps(<$type as Transcendental>::exp_m1_of::<Portable>(x), exact);
+                            assert!(error <= 8.0, "exp_m1({x}) is off by {error} ulp");
+                            let excess = <$type as Transcendental>::exp_excess_of::<Portable>(x);
+                            assert!(excess > 0.0, "excess of {x} is {excess}");
+                            // The series where the difference of float64 has lost its digits.
+                            let near = x as f64;
+                            let series = (1..=20)
+                                .rev()
+                                .fold(1.0, |tail, n| 1.0 + near / (n as f64 + 2.0) * tail);
+                            let exact = if near.abs() < 0.5 {
+                                near * near / 2.0 * series
+                            } else {
+                                exact - near
+                            };
+                            let error = ulps(excess, exact);
+                            assert!(error <= 32.0, "excess of {x} is off by {error} ulp");
+                        }
+                    }
+                }
+
+                #[test]
+                fn what_is_left_of_exp_at_the_ends() {
+                    let m1 = <$type as Transcendental>::exp_m1_of::<Portable>;
+                    let excess = <$type as Transcendental>::exp_excess_of::<Portable>;
+                    assert_eq!((m1(0.0), excess(0.0)), (0.0, 0.0));
+                    assert_eq!((m1($type::MIN), excess($type::MIN)), (-1.0, $type::MAX));
+                    assert_eq!(m1($type::NEG_INFINITY), -1.0);
+                    assert_eq!(excess($type::NEG_INFINITY), $type::INFINITY);
+                    for x in [$type::MAX, $type::INFINITY] {
+                        assert_eq!((m1(x), excess(x)), ($type::INFINITY, $type::INFINITY));
+                    }
+                    assert!(m1($type::NAN).is_nan() && excess($type::NAN).is_nan());
                 }
 
                 #[test]

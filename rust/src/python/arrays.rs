@@ -153,6 +153,14 @@ fn code_of(type_num: c_int) -> Option<Code> {
     }
 }
 
+/// Where the elements of an array begin; `__array_interface__` takes a microsecond to say it.
+#[pyfunction]
+#[pyo3(signature = (array, /))]
+pub(super) fn array_address(array: &Bound<'_, PyUntypedArray>) -> usize {
+    // SAFETY: a live array object, whose fields the GIL keeps still.
+    unsafe { (*array.as_array_ptr()).fields.data as usize }
+}
+
 /// A fresh C-contiguous array whose elements are still to be written.
 pub(super) fn empty<'py>(
     py: Python<'py>,

@@ -4,6 +4,8 @@ mod arrays;
 mod envs;
 mod gae;
 mod groups;
+mod kl;
+mod logprobs;
 mod ops;
 mod sampling;
 

@@ -45,6 +45,23 @@ def test_misaligned_vector_load():
         mod(sources.COPY).launch("copy4", 1, 32, [ptxsim.DevicePtr(x, 4), y, 25])
 
 
+@pytest.mark.parametrize("first", [0, 1, 3, 8])
+def test_wide_accesses_to_an_array_that_starts_anywhere(first):
+    source = """
+extern "C" __global__ void middle(const char* x, char* y, int from, int to) {
+    uint4 v = ((const uint4*)(x + from))[threadIdx.x];
+    ((uint4*)(y + to))[threadIdx.x] = v;
+    atomicAdd((unsigned*)(y + to) + threadIdx.x, 1u);
+}"""
+    x, y = np.arange(1000, dtype=np.uint16), np.zeros(1000, np.uint16)
+    part, target = x[first:], y[16 - first :]
+    ahead = [-a.ctypes.data % 16 for a in (part, target)]
+    mod(source).launch("middle", 1, 32, [part, target, *ahead])
+    moved = part[ahead[0] // 2 :][:256].copy()
+    moved[:64:2] += 1
+    np.testing.assert_array_equal(target[ahead[1] // 2 :][:256], moved)
+
+
 def test_read_only_array():
     y = np.zeros(32, np.float32)
     y.flags.writeable = False

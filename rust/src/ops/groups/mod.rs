@@ -259,7 +259,7 @@ fn batch_divisor<R: Real>(loaded: &Loaded<R>, rule: &Rule) -> f64 {
     registers::run(Deviation {
         loaded,
         ddof: rule.ddof,
-        deviation: &mut deviation,
+        result: &mut deviation,
     });
     if deviation == 0.0 || deviation < rule.least {
         0.0
@@ -272,7 +272,7 @@ fn batch_divisor<R: Real>(loaded: &Loaded<R>, rule: &Rule) -> f64 {
 struct Deviation<'a, R: Real> {
     loaded: &'a Loaded<R>,
     ddof: f64,
-    deviation: &'a mut f64,
+    result: &'a mut f64,
 }
 
 impl<R: Real> Task for Deviation<'_, R> {
@@ -281,7 +281,7 @@ impl<R: Real> Task for Deviation<'_, R> {
         let row = (&self.loaded.rewards[..], self.loaded.flags.as_deref());
         let moments = Moments::of::<A>(row, &mut Vec::new());
         if moments.count >= 2.0 {
-            *self.deviation = moments.deviation(self.ddof) * moments.width;
+            *self.result = moments.deviation(self.ddof) * moments.width;
         }
     }
 }
@@ -542,8 +542,8 @@ impl<R: Real> Moments<R> {
     fn write(&self, factor: R, (rewards, flags): Row<'_, R>, results: &mut [R]) {
         for (slot, &reward) in results.iter_mut().zip(rewards) {
             let centred = (reward - self.low) * self.inverse - self.mean;
-            // The difference is zero, or NaN; adding it takes the sign off a negative zero.
-            *slot = centred * factor + (reward - reward);
+            // Adding zero takes the sign off a negative one.
+            *slot = centred * factor + zero_or_nan(reward);
         }
         if let Some(flags) = flags {
             for (slot, &flag) in results.iter_mut().zip(flags) {
@@ -553,8 +553,14 @@ impl<R: Real> Moments<R> {
     }
 }
 
-/// The difference is zero, and otherwise NaN.
+/// Zero, or NaN where `x` is not finite.
+#[allow(clippy::eq_op)] // the difference is the point
+#[inline(always)]
+fn zero_or_nan<R: Real>(x: R) -> R {
+    x - x
+}
+
 #[inline(always)]
 fn is_finite<R: Real>(x: R) -> bool {
-    x - x == R::ZERO
+    zero_or_nan(x) == R::ZERO
 }

@@ -14,6 +14,9 @@ mod x86;
 pub trait Arch {
     type F32: Register<Real = f32>;
     type F64: Register<Real = f64>;
+
+    /// Whether a product and its sum with a third number are one instruction.
+    const FUSED: bool;
 }
 
 /// Arrays, for any processor.
@@ -22,6 +25,8 @@ pub struct Portable;
 impl Arch for Portable {
     type F32 = [f32; 8];
     type F64 = [f64; 4];
+
+    const FUSED: bool = false;
 }
 
 /// Work to be compiled for several instruction sets.
@@ -35,10 +40,10 @@ pub fn run(task: impl Task) {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
-            // SAFETY: the processor has what the function enables (BW and VL imply F and AVX2).
+            // SAFETY: the processor has what the function enables (BW and VL imply F, AVX2 and FMA).
             return unsafe { x86::run_avx512(task) };
         }
-        if is_x86_feature_detected!("avx2") {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: as above.
             return unsafe { x86::run_avx2(task) };
         }

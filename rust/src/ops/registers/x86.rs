@@ -34,6 +34,8 @@ struct Avx2;
 impl Arch for Avx2 {
     type F32 = __m256;
     type F64 = __m256d;
+
+    const FUSED: bool = true;
 }
 
 /// The registers of AVX-512; to be named only in functions that enable it.
@@ -42,9 +44,11 @@ struct Avx512;
 impl Arch for Avx512 {
     type F32 = __m512;
     type F64 = __m512d;
+
+    const FUSED: bool = true;
 }
 
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 pub fn run_avx2(task: impl Task) {
     task.run::<Avx2>();
 }

@@ -206,7 +206,7 @@ class Atomic:
             env.stats.global_access("atomic", rf, address, size)
         for sel, buf, off in env.mem.split(rf, address, size, ins, True):
             env.access.check_global(rf, sel, buf, off, size, ins, True, True)
-            index = (off >> np.uint64(SHIFT[size])).view(S64)
+            index = buf.word(off, size)
             part = slice(None) if sel is None else sel
             old[part] = self.apply(
                 env, buf.as_raw(size), index, b[part], None if c is None else c[part]

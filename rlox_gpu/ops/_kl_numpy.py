@@ -1,0 +1,24 @@
+"""The divergences on NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._kl_arguments import check_token_kl, forward_in_rust, reduced_shape
+
+
+def token_kl(
+    logprobs: np.ndarray[Any, Any],
+    ref_logprobs: Any,
+    ratio: Any,
+    mask: Any,
+    kind: int,
+    reduction: int,
+) -> np.ndarray[Any, Any]:
+    """``rlox_gpu.token_kl`` for arrays; ``kind`` and ``reduction`` are codes."""
+    check_token_kl(logprobs, ref_logprobs, ratio, mask, reduction)
+    out = np.empty(reduced_shape(logprobs.shape, reduction), logprobs.dtype)
+    forward_in_rust(logprobs, ref_logprobs, ratio, mask, kind, reduction, out)
+    return out
