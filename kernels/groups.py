@@ -23,7 +23,9 @@ _OFF = tl.constexpr(0)
 _GROUP = tl.constexpr(1)
 _BATCH = tl.constexpr(2)
 
-_LONGEST_ROW = 1024
+# Rewards at a time in the moments of all of them: more would not fit in registers.
+_ALL = tl.constexpr(256)
+
 _TILE = 512
 
 
@@ -39,16 +41,23 @@ class GroupsConfig:
     tokens: int
 
 
-def groups_config(size: int, width: int | None, ids: bool) -> GroupsConfig:
-    """Blocks for groups of ``size`` rewards (with ids: all), and ``width`` tokens or None."""
+def _longest_row(wide: bool) -> int:
+    return 256 if wide else 1024
+
+
+def groups_config(size: int, width: int | None, ids: bool, wide: bool) -> GroupsConfig:
+    """Blocks for groups of ``size`` rewards (with ids: all), and ``width`` tokens or None.
+
+    ``wide`` sums in float64, for which there are fewer registers.
+    """
     if width is not None:
         return GroupsConfig(own=1, others=128, tokens=1024)
     if ids:
-        return GroupsConfig(own=16, others=64, tokens=0)
-    if size > _LONGEST_ROW:
-        return GroupsConfig(own=1024, others=1024, tokens=0)
+        return GroupsConfig(own=8 if wide else 16, others=32 if wide else 64, tokens=0)
+    if size > _longest_row(wide):
+        return GroupsConfig(own=_longest_row(wide), others=_longest_row(wide), tokens=0)
     row = triton.next_power_of_2(size)
-    return GroupsConfig(own=max(1, _TILE // row), others=row, tokens=0)
+    return GroupsConfig(own=max(1, (_TILE // 2 if wide else _TILE) // row), others=row, tokens=0)
 
 
 @triton.jit
@@ -238,7 +247,7 @@ def _rows_kernel(
     if SCALE == _BATCH:
         stop = tl.full([], count, tl.int64)
         all_number, _, all_width, _, all_m2 = _moments(
-            rewards, mask, rewards, 0, stop * 0, stop, MASK, False, ACCUMULATOR, TINY, 1, 1024
+            rewards, mask, rewards, 0, stop * 0, stop, MASK, False, ACCUMULATOR, TINY, 1, _ALL
         )
     factor = _factor(
         number,
@@ -341,7 +350,7 @@ def _own_kernel(
     if SCALE == _BATCH:
         end = tl.full([], count, tl.int64)
         all_number, _, all_spread, _, all_m2 = _moments(
-            rewards, mask, ids, own_id, end * 0, end, MASK, False, ACCUMULATOR, TINY, 1, 1024
+            rewards, mask, ids, own_id, end * 0, end, MASK, False, ACCUMULATOR, TINY, 1, _ALL
         )
     factor = _factor(
         number,
@@ -389,8 +398,8 @@ def launch_group_advantages(
     count = rewards.numel()
     length = count if group_ids is not None else size
     width = None if token_mask is None else token_mask.shape[1]
-    config = groups_config(length, width, group_ids is not None)
     wide = rewards.dtype is torch.float64
+    config = groups_config(length, width, group_ids is not None, wide)
     options = {
         "MASK": mask is not None,
         "LEAVE_ONE_OUT": leave_one_out,
@@ -404,7 +413,7 @@ def launch_group_advantages(
     }
     rewards = rewards.contiguous()
     flags = rewards if mask is None else _bytes(mask.contiguous())
-    if token_mask is None and group_ids is None and size <= _LONGEST_ROW:
+    if token_mask is None and group_ids is None and size <= _longest_row(wide):
         groups, unit = count // size, math.gcd(size, 4)
         grid = (triton.cdiv(groups, config.own),)
         with current(rewards.device):

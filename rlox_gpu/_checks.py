@@ -29,6 +29,22 @@ def unit_number(name: str, value: Any) -> float:
     return number
 
 
+def finite_number(name: str, value: Any) -> float:
+    """``value`` as a finite float of at least 0.
+
+    Raises
+    ------
+    TypeError
+        If it is no plain real number (tensors and arrays are none).
+    ValueError
+        If it is negative, infinite or NaN.
+    """
+    number = _real(name, value, ">= 0")
+    if not 0.0 <= number < math.inf:
+        raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
+    return number
+
+
 def positive_number(name: str, value: Any) -> float:
     """``value`` as a float from 1e-30 to 1e30, whose reciprocal every accumulator can hold.
 

@@ -220,6 +220,62 @@ def permutation_raw(out: int, count: int, seed: int, step: int, /) -> None:
     Counter-based: the same for the same (count, seed, step), count at most 2**32.
     """
 
+def ppo_loss_raw(
+    logits: int,
+    actions: int,
+    columns: tuple[int, ...],
+    gradient: int,
+    terms: tuple[int, ...],
+    count: int,
+    classes: int,
+    code: int,
+    coefficients: tuple[float, float, float],
+    /,
+) -> None:
+    """PPO's loss of contiguous ``[N, A]`` logits, int64 ``[N]`` actions and columns ``[N]``.
+
+    ``columns`` are the addresses of old log-probabilities, advantages, returns, values, and of old
+    values and the mask of bytes or 0; ``terms`` those of the loss, its five parts and the scale,
+    of the type that sums have (float64 for float64, else float32). ``gradient``, unless 0, is room
+    for ``N * A`` numbers of the logits and ``N`` of the values: the gradient of the sum over the
+    samples, to be multiplied by the scale.
+
+    ``coefficients`` are clip_eps, vf_coef and ent_coef. The caller vouches for addresses, sizes
+    and dtypes; the code (that of a floating-point type) is checked.
+    """
+
+def grpo_loss_raw(
+    tokens: tuple[int, ...],
+    per_token: bool,
+    gradient: int,
+    terms: tuple[int, ...],
+    size: tuple[int, ...],
+    code: int,
+    interval: tuple[float, float],
+    kl: tuple[float, int],
+    per_sequence: bool,
+    aggregation: tuple[int, float],
+    /,
+) -> None:
+    """The loss of GRPO and its relatives, of contiguous ``[B, T]`` memory; ``size`` is ``(B, T)``.
+
+    ``tokens`` are the addresses of log-probabilities, old ones, advantages (``[B, T]`` if
+    ``per_token``, else ``[B]``), and of the reference's log-probabilities and the mask of bytes or
+    0; ``terms`` those of the loss, its three parts and the scales ``[B]``, of the type that sums
+    have. ``gradient``, unless 0, is room for ``[B, T]``, to be multiplied by the scales.
+
+    ``kl`` is the coefficient and 0, 1, 2 for k1, k2, k3; ``aggregation`` is 0, 1, 2 for the
+    sequence's tokens, a constant and all tokens, with the constant.
+    """
+
+def scaled_raw(
+    gradient: int, scale: int, factor: int, out: int, rows: int, columns: int, code: int, /
+) -> None:
+    """``out[r, c] = gradient[r, c] * scale[r] * factor`` of contiguous memory.
+
+    ``scale [R]`` and ``factor []`` have the type that sums have.
+    """
+
 def sample_categorical_raw(
     logits: tuple[int, int, int],
     rows: int,

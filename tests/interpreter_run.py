@@ -8,6 +8,7 @@ import groups_kernel_cases
 import kernel_cases
 import kl_kernel_cases
 import logprobs_kernel_cases
+import policy_losses_kernel_cases
 import pytest
 import sampling_kernel_cases
 import statistics_kernel_cases
@@ -19,6 +20,7 @@ for _cases in (
     kernel_cases,
     kl_kernel_cases,
     logprobs_kernel_cases,
+    policy_losses_kernel_cases,
     sampling_kernel_cases,
     statistics_kernel_cases,
 ):

@@ -82,6 +82,7 @@ def _group_cases():
     dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     for (shape, size), dtype in product({"rows": (64, 16), "long": (2, 2100)}.items(), dtypes):
         yield _group_case(shape, size, dtype)
+    yield _group_case("rows-64x256", (64, 256), torch.float64)
     for size in ((64, 1), (64, 2), (64, 6), (64, 64), (64, 60), (64, 500), (8, 1024)):
         yield _group_case("rows-{}x{}".format(*size), size, torch.float32)
     masked = {"mask": torch.ones(64, 16, dtype=torch.bool)}
@@ -156,6 +157,28 @@ def _sampling_cases():
     yield "categorical-step", lambda: sample_categorical(torch.zeros(8, 2), seed=0, step=step)
 
 
+def _policy_loss_cases():
+    """Samples and tokens enough for a second launch; the widest rows that a thread holds."""
+    from rlox_gpu.ops import _policy_losses_torch as losses
+
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    sizes = [*product((6, 4096), dtypes), *product((2, 16, 32, 64), (torch.float32, torch.float64))]
+    for actions, dtype in sizes:
+        column = torch.zeros(2048, dtype=dtype)
+        arrays = (torch.zeros(2048, actions, dtype=dtype), torch.zeros(2048).long())
+        arguments = (*arrays, *[column] * 5, column != 0, 0.2, 0.5, 0.01)
+        yield f"ppo-loss-{actions}-{str(dtype)[6:]}", partial(losses._ppo_body, *arguments)
+    levels = [*product(dtypes, (2,), (False, True), (0,))]
+    levels += [(torch.float32, 0, False, 1), (torch.float32, 1, False, 2)]
+    for dtype, kind, per_sequence, aggregation in levels:
+        x = torch.zeros(4, 2048, dtype=dtype)
+        rules = (0.8, 1.2, 0.1, kind, per_sequence, aggregation, 1.0)
+        name = f"grpo-loss-{str(dtype)[6:]}-k{kind + 1}-{'sequence' if per_sequence else 'token'}"
+        yield name, partial(losses._grpo_body, x, x, x, x, x != 0, *rules)
+    gradient = torch.zeros(2048)
+    yield "scaled", partial(losses._scaled_triton, gradient, gradient[:1], gradient[0])
+
+
 def _kl_cases():
     """Tiles of one row; row strides that are no multiple of a wide access."""
     from rlox_gpu.ops import _kl_torch
@@ -190,6 +213,7 @@ _CASES = (
     _sampling_cases,
     _statistics_cases,
     _kl_cases,
+    _policy_loss_cases,
 )
 
 
@@ -205,8 +229,12 @@ def register_report(arch):
     with simulated(arch=arch), mock.patch.object(triton.runtime.JITFunction, "run", compile_only):
         for name, call in (case for cases in _CASES for case in cases()):
             call()
-            (resources,) = ptxsim.ptxas_info(compiled.pop().asm["ptx"]).values()
-            report.append({"kernel": name, "arch": arch, **resources})
+            found = {}
+            for launched in compiled:
+                found |= ptxsim.ptxas_info(launched.asm["ptx"])
+            compiled.clear()
+            for kernel, resources in found.items():
+                report.append({"kernel": f"{name} {kernel}", "arch": arch, **resources})
     return report
 
 

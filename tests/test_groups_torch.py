@@ -99,12 +99,12 @@ def test_nothing_waits_for_the_device():
 
 @pytest.mark.parametrize("size", [1, 5, 16, 64, 1000, 1024, 1025, 10**6])
 def test_blocks_are_a_pure_function_of_sizes(size):
-    rows = groups_config(size, None, ids=False)
-    assert rows.own * rows.others >= 512
-    assert rows.others >= size or size > 1024
-    for width in (1, 10**6):
-        assert groups_config(size, width, ids=True) == groups_config(size, width, ids=False)
-    assert groups_config(size, None, ids=True) == groups_config(1, None, ids=True)
+    for wide in (False, True):
+        rows = groups_config(size, None, ids=False, wide=wide)
+        assert rows.own * rows.others >= 256
+        assert rows.others >= min(size, 256 if wide else 1024)
+        tokens = [groups_config(size, width, ids=True, wide=wide) for width in (1, 10**6)]
+        assert tokens[0] == tokens[1] == groups_config(1, 5, ids=False, wide=wide)
 
 
 def test_empty_rewards_are_nothing():

@@ -94,7 +94,7 @@ def check_like(
 
 def check_tokens(token_mask: Any, like: Any) -> None:
     """Raise unless ``token_mask`` holds flags, a row of them for each element of ``like``."""
-    shape = getattr(token_mask, "shape", ())
+    shape: tuple[int, ...] = getattr(token_mask, "shape", ())
     width = shape[-1] if len(shape) else 0
     check_like("token_mask", token_mask, "rewards", like, dtypes=FLAGS, shape=(*like.shape, width))
 

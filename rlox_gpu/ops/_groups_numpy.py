@@ -33,4 +33,5 @@ def group_advantages(
     check_tokens(token_mask, rewards)
     tokens = token_mask.reshape(rewards.size, token_mask.shape[-1])
     spread = _rust.group_advantages(rewards, group_size, group_ids, mask, tokens, *rule)
-    return spread.reshape(token_mask.shape)
+    shaped: NDArray[Any] = spread.reshape(token_mask.shape)
+    return shaped

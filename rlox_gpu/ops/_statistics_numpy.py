@@ -35,4 +35,6 @@ def normalize(
     """``rlox_gpu.normalize`` for checked arrays."""
     result = x - mean
     result /= np.maximum(np.sqrt(var), eps)
-    return np.clip(result, -clip, clip, out=result).astype(x.dtype, copy=False)
+    np.clip(result, -clip, clip, out=result)
+    narrowed: NDArray[Any] = result.astype(x.dtype, copy=False)
+    return narrowed

@@ -7,6 +7,7 @@ mod groups;
 mod kl;
 mod logprobs;
 mod ops;
+mod policy_losses;
 mod sampling;
 
 use pyo3::prelude::*;

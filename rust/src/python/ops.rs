@@ -5,7 +5,7 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::{arrays, gae, groups, kl, logprobs};
+use super::{arrays, gae, groups, kl, logprobs, policy_losses};
 use crate::ops::random;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -14,6 +14,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(gae::gae_raw, module)?)?;
     module.add_function(wrap_pyfunction!(groups::group_advantages, module)?)?;
     module.add_function(wrap_pyfunction!(groups::group_advantages_raw, module)?)?;
+    policy_losses::register(module)?;
     module.add_function(wrap_pyfunction!(logprobs::token_logprobs_raw, module)?)?;
     module.add_function(wrap_pyfunction!(
         logprobs::token_logprobs_backward_raw,
