@@ -11,6 +11,9 @@ GAE_8192 = "gae f32 128x8192 time-major"
 GAE_SINGLE = "gae f64 32768 single trajectory"
 GROUPS = "group advantages f32 4096x16"
 GROUPS_SMALL = "group advantages f64 64x8"
+VTRACE_1024 = "vtrace f32 128x1024 time-major"
+TD_LAMBDA_1024 = "td_lambda_returns f32 128x1024 time-major"
+OUT = "rlox-gpu numpy out="
 LOGPROBS = "token_logprobs f32 4x512x50257"
 LOGPROBS_PEERS = ("torch log_softmax", "torch row by row")
 KL_K1 = "token KL k1 f32 64x2048"
@@ -63,6 +66,19 @@ def seconds(job, provider, scale):
     return measure
 
 
+def share(job, provider, *others):
+    """The time of one row as a multiple of the fastest of ``others``, ``(job, provider)``."""
+
+    def measure(results):
+        mine = results.find(job, provider)
+        theirs = [row for other in others if (row := results.find(*other))]
+        if mine is None or len(theirs) < len(others):
+            return None
+        return mine.best / min(row.best for row in theirs)
+
+    return measure
+
+
 CLAIMS = (
     Claim("gae 128x1024 against rlox", ratio(GAE_1024, "rlox-gpu numpy", "rlox"), 5),
     Claim("gae 128x1024 against a NumPy loop", ratio(GAE_1024, "rlox-gpu numpy", "numpy loop"), 12),
@@ -74,6 +90,18 @@ CLAIMS = (
         "group advantages 64x8 against rlox",
         ratio(GROUPS_SMALL, "rlox-gpu, rlox's name", "rlox"),
         1,
+    ),
+    Claim(
+        "V-trace 128x1024 in the time of GAE",
+        share(VTRACE_1024, OUT, (GAE_1024, OUT)),
+        1.3,
+        at_least=False,
+    ),
+    Claim(
+        "TD(lambda) 128x1024 in the time of GAE",
+        share(TD_LAMBDA_1024, OUT, (GAE_1024, OUT)),
+        1.3,
+        at_least=False,
     ),
     Claim(
         "token_logprobs 4x512x50257 against torch",

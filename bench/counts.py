@@ -11,6 +11,7 @@ import machine
 machine.one_thread()  # before NumPy, torch or ours is imported
 
 import argparse  # noqa: E402
+import itertools  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
@@ -22,6 +23,7 @@ sys.path[:0] = [str(TESTS / "ptxsim"), str(TESTS)]
 import numpy as np  # noqa: E402
 import ptxsim  # noqa: E402
 import torch  # noqa: E402
+from estimator_cases import ESTIMATORS, launch, make_inputs, rates_of, rows_of  # noqa: E402
 from factories import make_gae_inputs, row_major  # noqa: E402
 from simulated_cuda import compile_kernels  # noqa: E402
 from tables import Table  # noqa: E402
@@ -73,6 +75,39 @@ def gae(name, num_steps, num_envs, *, time_dim=0, dtype=torch.float32, truncated
         return sim.launches[-1], sim.modules[-1]
 
     return Count(f"gae {name}", elements, minimum, run)
+
+
+def estimator(name, num_steps, num_envs, *, rows, outputs, truncated=0.0):
+    """One estimator with only ``outputs`` asked for: float32, flags of one byte."""
+    arrays = len(ESTIMATORS[name][0]) + 1 + len(outputs)
+    minimum = 4 * arrays + 1 + 4 / num_steps
+    if truncated:
+        minimum += 1 + 4 * truncated
+
+    def run(architecture):
+        inputs = make_inputs(
+            name, 0, num_steps, num_envs, truncation=bool(truncated), end_rate=truncated or 0.02
+        )
+        if rows:
+            inputs = {key: rows_of(x) for key, x in inputs.items()}
+        with ptxsim.triton_driver(arch=architecture) as sim:
+            launch(name, inputs, rates_of(name), wanted=outputs)
+        return sim.launches[-1], sim.modules[-1]
+
+    layout = "row-major" if rows else "time-major"
+    share = f", {truncated:.0%} truncated" if truncated else ""
+    title = "td_lambda" if outputs == ("returns",) and name == "gae" else name
+    label = f"{title} {'+'.join(outputs)}, {num_steps}x{num_envs} {layout}{share}"
+    return Count(label, num_steps * num_envs, minimum, run)
+
+
+def estimators():
+    """The sizes and outputs of the nearest peer's published counts, and the same time-major."""
+    wanted = (("gae", ("advantages",)), ("gae", ("returns",)), ("vtrace", ("vs", "pg_advantages")))
+    for name, outputs in wanted:
+        for size in ((128, 256), (512, 128), (2048, 32)):
+            for rows, truncated in itertools.product((True, False), (0.0, 0.02)):
+                yield estimator(name, *size, rows=rows, outputs=outputs, truncated=truncated)
 
 
 def random(name, draw, dtype, count=2**16):
@@ -139,6 +174,7 @@ def counts():
         gae("f32 128x4096 row-major", 128, 4096, time_dim=-1),
         gae("f32 128x4096 row-major, 2% truncated", 128, 4096, time_dim=-1, truncated=0.02),
         gae("f32 2048x32 row-major", 2048, 32, time_dim=-1),
+        *estimators(),
         random(
             "uniform f32",
             lambda ops, n: ops.uniform(torch.empty(n), seed=0, step=0, stream=1),

@@ -5,36 +5,17 @@ log-probability and entropy. The backward pass reads each logit once, writes its
 reads 24 bytes a row (40 in float64), and the sector of the chosen logit once more.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 
+from ._rows import real, row_tiles
 from ._runtime import current, sm_count
 from .noise import gumbels
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 # The exponential of this is zero, and unlike negative infinity it can be multiplied by zero.
 _FLOOR = tl.constexpr(-16384.0)
-
-
-class RowTiles(NamedTuple):
-    """How rows are cut up: a program owns ``rows`` of them and walks them ``width`` at a time."""
-
-    rows: int
-    width: int
-    num_warps: int
-
-
-def row_tiles(rows: int, width: int, sm_count: int) -> RowTiles:
-    """Tiles for ``rows`` rows of ``width`` elements: small rows share a program, long ones loop."""
-    padded = max(4, 1 << (width - 1).bit_length())
-    if padded >= 1024:
-        return RowTiles(1, 1024, 8)
-    # Few rows spread over more multiprocessors as single warps. Lanes own one group of four.
-    num_warps = 4 if rows * padded >= 4 * 512 * sm_count or padded > 128 else 1
-    return RowTiles(128 * num_warps // padded, padded, num_warps)
 
 
 @triton.jit(do_not_specialize=["rows", "seed", "step"])
@@ -168,7 +149,7 @@ def launch_sample(
             seed,
             step,
             step_at,
-            REAL=_real(logits),
+            REAL=real(logits),
             ROWS=tiles.rows,
             WIDTH=tiles.width,
             num_warps=tiles.num_warps,
@@ -202,13 +183,9 @@ def launch_sample_backward(
             out.stride(0),
             rows,
             classes,
-            REAL=_real(logits),
+            REAL=real(logits),
             ROWS=tiles.rows,
             WIDTH=tiles.width,
             num_warps=tiles.num_warps,
             enable_fp_fusion=True,
         )
-
-
-def _real(x: torch.Tensor) -> tl.dtype:
-    return tl.float64 if x.dtype is torch.float64 else tl.float32

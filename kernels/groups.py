@@ -53,9 +53,9 @@ def groups_config(size: int, width: int | None, ids: bool, wide: bool) -> Groups
     if width is not None:
         return GroupsConfig(own=1, others=128, tokens=1024)
     if ids:
-        return GroupsConfig(own=8 if wide else 16, others=32 if wide else 64, tokens=0)
+        return GroupsConfig(own=4 if wide else 8, others=32, tokens=0)
     if size > _longest_row(wide):
-        return GroupsConfig(own=_longest_row(wide), others=_longest_row(wide), tokens=0)
+        return GroupsConfig(own=128 if wide else 512, others=128 if wide else 512, tokens=0)
     row = triton.next_power_of_2(size)
     return GroupsConfig(own=max(1, (_TILE // 2 if wide else _TILE) // row), others=row, tokens=0)
 
@@ -342,7 +342,7 @@ def _own_kernel(
         # Lanes past the end repeat the last reward.
         last = tl.full([], count, tl.int64) - 1
         own_id = tl.load(ids + tl.minimum(own, last)).to(tl.int64)
-        first, stop = _range_of(ids, own_id, stop, 1024)
+        first, stop = _range_of(ids, own_id, stop, _ALL)
     number, low, spread, mean, m2 = _moments(
         rewards, mask, ids, own_id, first, stop, MASK, IDS, ACCUMULATOR, TINY, ROWS, OTHERS
     )

@@ -60,6 +60,8 @@ def _update_kernel(
     new_count = old_count + total
     share = total / tl.maximum(new_count, 1.0)
     delta = tl.where(total > 0.0, low + batch_mean - old_mean, 0.0)
+    # Lanes that hold the same features read the old state before one of them writes the new.
+    tl.debug_barrier()
     tl.store(state + column, new_count, mask=there)
     tl.store(state + columns + column, old_mean + delta * share, mask=there)
     new_m2 = old_m2 + batch_m2 + delta * delta * old_count * share
@@ -83,21 +85,29 @@ def _normalize_kernel(
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     column = at % columns
-    number = tl.load(x + at, mask=inside, other=0.0).to(tl.float64)
+    # A mask of unknown alignment would break up the wide accesses: only the last block has one.
+    whole = (tl.program_id(0).to(tl.int64) + 1) * BLOCK <= count
+    if whole:
+        number = tl.load(x + at).to(tl.float64)
+    else:
+        number = tl.load(x + at, mask=inside, other=0.0).to(tl.float64)
     centre = tl.load(mean + column, mask=inside, other=0.0)
     deviation = tl.sqrt(tl.load(var + column, mask=inside, other=1.0))
     result = (number - centre) / tl.maximum(deviation, tl.full([], eps, tl.float64))
     most = tl.full([], clip, tl.float64)
     # Comparisons that are false for NaN leave it as it is.
     result = tl.where(result > most, most, tl.where(result < -most, -most, result))
-    tl.store(out + at, result.to(ACCUMULATOR), mask=inside)
+    if whole:
+        tl.store(out + at, result.to(ACCUMULATOR))
+    else:
+        tl.store(out + at, result.to(ACCUMULATOR), mask=inside)
 
 
 def launch_update_moments(state: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None) -> None:
     """Take ``x [B, D]`` into contiguous ``state [3, D]``."""
     rows, columns = x.shape
     x = x if x.stride(1) == 1 or columns == 1 else x.contiguous()
-    # Few features leave lanes for more rows at a time.
+    # Few features leave lanes for more rows at a time; one warp shares nothing through memory.
     block = min(8, triton.next_power_of_2(columns))
     flags = x if mask is None else _bytes(mask.contiguous())
     with current(x.device):
@@ -110,9 +120,9 @@ def launch_update_moments(state: torch.Tensor, x: torch.Tensor, mask: torch.Tens
             x.stride(0),
             MASK=mask is not None,
             ACCUMULATOR=tl.float64 if x.dtype is torch.float64 else tl.float32,
-            ROWS=1024 // block,
+            ROWS=128 // block,
             COLUMNS=block,
-            num_warps=4,
+            num_warps=1,
             enable_fp_fusion=True,
         )
 

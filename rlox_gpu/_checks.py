@@ -62,6 +62,22 @@ def positive_number(name: str, value: Any) -> float:
     return number
 
 
+def nonnegative(name: str, value: Any) -> float:
+    """``value`` as a float of at least zero; infinity is one.
+
+    Raises
+    ------
+    TypeError
+        If it is no plain real number.
+    ValueError
+        If it is negative or NaN.
+    """
+    number = _real(name, value, "of at least 0")
+    if not number >= 0.0:
+        raise ValueError(f"{name}: expected a number of at least 0, got {number!r}")
+    return number
+
+
 def _real(name: str, value: Any, domain: str = "in [0, 1]") -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a plain number {domain}, got {described(value)}")

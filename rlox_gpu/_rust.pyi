@@ -30,46 +30,36 @@ def gae(
     Fresh results are C-contiguous and of the values' dtype; with ``out`` they are its arrays.
     """
 
-def gae_raw(
-    rewards: int,
-    rewards_strides: tuple[int, ...],
-    values: int,
-    values_strides: tuple[int, ...],
-    terminated: int,
-    terminated_strides: tuple[int, ...],
-    last_values: int,
-    last_values_strides: tuple[int, ...],
-    truncated: int,
-    truncated_strides: tuple[int, ...],
-    final_values: int,
-    final_values_strides: tuple[int, ...],
-    advantages: int,
-    advantages_strides: tuple[int, ...],
-    returns: int,
-    returns_strides: tuple[int, ...],
+def estimate_raw(
+    op: int,
+    arrays: list[tuple[int, tuple[int, ...], int] | None],
+    results: list[tuple[int, tuple[int, ...], int]],
     shape: tuple[int, ...],
+    sequences: int,
     time_dim: int,
-    value_code: int,
-    terminated_code: int,
-    truncated_code: int,
-    gamma: float,
-    gae_lambda: float,
+    numbers: list[float],
+    strides_in_bytes: bool,
     /,
 ) -> None:
-    """The same on bare memory, for tensors of other libraries.
+    """Any of the estimators on bare memory.
 
-    Each array is a data address and its strides in elements, in the order of its own dimensions
-    (``Tensor.data_ptr()``, ``Tensor.stride()``); ``shape`` is that of ``rewards``, ``[T]``,
-    ``[T, N]`` (``time_dim`` 0) or ``[N, T]`` (``time_dim`` 1 or -1); ``last_values`` has one
-    dimension less. Address 0 and ``()`` stand for an absent ``truncated`` or ``final_values``.
+    Ops: 0 gae, 1 discounted_returns, 2 td_lambda_returns, 3 n_step_returns, 4 vtrace, 5 retrace,
+    6 eligibility_traces, 7 gae with moments; ``numbers`` are those of the op, discounts first.
+
+    An array is ``(address, strides in the order of its own dimensions, type code)``. ``arrays``
+    are those of the op with one value per transition, then terminated, last_values (of traces:
+    initial), truncated, final_values, mask, lengths, cu_seqlens, gammas and lambdas; None stands
+    for one that is not given. ``shape`` is that of the first one, ``[T]``, ``[T, N]`` (``time_dim``
+    0) or ``[N, T]`` (``time_dim`` 1 or -1); ``sequences`` is one less than the length of
+    cu_seqlens. ``results`` are those of the op, of the type of the first array; moments are
+    float64 ``[3]``.
 
     Codes: 0 float16, 1 bfloat16, 2 float32, 3 float64, and for flags also 4 any one-byte type,
-    5 two-byte, 6 four-byte, 7 eight-byte integer. All values, ``last_values`` and results have
-    the type ``value_code``; ``truncated_code`` is ignored when ``truncated`` is absent.
+    5 two-byte, 6 four-byte, 7 eight-byte integer.
 
-    The caller vouches for addresses, shapes, dtypes and for results that overlap neither an input
-    nor each other. Checked here: gamma, gae_lambda, codes, number of strides, ``truncated`` with
-    ``final_values``.
+    The caller vouches for addresses, shapes, numbers, truncated with final_values, and for results
+    that overlap neither an input nor each other. Checked here: codes, numbers of strides, arrays
+    and results, and the contents of lengths and cu_seqlens.
     """
 
 def token_logprobs_raw(
@@ -158,6 +148,32 @@ def token_kl_backward_raw(
     ``gradients`` are the addresses of contiguous results, 0 for one that is not wanted; ``grad``
     is the gradient from above, one per token, to be divided by ``divisor``. The rest as for
     :func:`token_kl_raw`.
+    """
+
+def dpo_loss_raw(
+    logps: tuple[
+        tuple[int, int],
+        tuple[int, int],
+        tuple[int, int],
+        tuple[int, int],
+    ],
+    results: tuple[int, int, int, int],
+    count: int,
+    code: int,
+    kind: int,
+    beta: float,
+    label_smoothing: float,
+    reduction: int,
+    /,
+) -> None:
+    """A loss on ``count`` preference pairs on bare memory.
+
+    ``logps`` are addresses and strides in elements of the policy's log-probabilities of chosen and
+    rejected answers and of the reference's, ``results`` addresses of contiguous memory for the
+    loss, its slopes (float64 for float64, else float32), and the rewards of chosen and rejected.
+    ``kind`` 0, 1, 2 is sigmoid, hinge, ipo; ``reduction`` 0, 1, 2 is none, sum, mean.
+
+    The caller vouches for all memory.
     """
 
 def group_advantages(
@@ -291,7 +307,7 @@ def sample_categorical_raw(
     """Draw from ``logits [rows, classes]``: an address and two strides in elements.
 
     ``actions`` are int64, ``log_prob`` and ``entropy`` float32 (float64 for code 3), contiguous;
-    the codes are those of ``gae_raw``. The caller vouches for all of it.
+    the codes are those of ``estimate_raw``. The caller vouches for all of it.
     """
 
 def sample_categorical_backward_raw(
@@ -308,6 +324,38 @@ def sample_categorical_backward_raw(
     /,
 ) -> None:
     """Write the gradient of the logits, whose dtype it has; the rest as above."""
+
+def sample_gaussian_raw(
+    mean: tuple[int, int, int],
+    log_std: tuple[int, int, int],
+    actions: tuple[int, int, int],
+    rows: int,
+    dimensions: int,
+    code: int,
+    log_prob: int,
+    seed: int,
+    step: int,
+    squash: bool,
+    /,
+) -> None:
+    """Draw from Gaussians ``[rows, dimensions]``, as ``sample_categorical_raw`` does."""
+
+def sample_gaussian_backward_raw(
+    mean: tuple[int, int, int],
+    log_std: tuple[int, int, int],
+    action_gradients: tuple[int, int, int],
+    mean_gradients: tuple[int, int, int],
+    log_std_gradients: tuple[int, int, int],
+    rows: int,
+    dimensions: int,
+    code: int,
+    log_prob_gradients: int,
+    seed: int,
+    step: int,
+    squash: bool,
+    /,
+) -> None:
+    """Write the gradients of mean and ``log_std``; the rest as above."""
 
 # -- environments ----------------------------------------------------------------------------
 

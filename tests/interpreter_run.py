@@ -4,11 +4,14 @@ The interpreter must be chosen before the kernels are imported, so this file is 
 process of its own, by test_kernels_interpreter.py.
 """
 
+import estimator_api_cases
+import estimator_kernel_cases
 import groups_kernel_cases
 import kernel_cases
 import kl_kernel_cases
 import logprobs_kernel_cases
 import policy_losses_kernel_cases
+import preferences_kernel_cases
 import pytest
 import sampling_kernel_cases
 import statistics_kernel_cases
@@ -18,9 +21,12 @@ from rlox_gpu import _dispatch
 for _cases in (
     groups_kernel_cases,
     kernel_cases,
+    estimator_api_cases,
+    estimator_kernel_cases,
     kl_kernel_cases,
     logprobs_kernel_cases,
     policy_losses_kernel_cases,
+    preferences_kernel_cases,
     sampling_kernel_cases,
     statistics_kernel_cases,
 ):
@@ -36,8 +42,8 @@ def device():
 
 @pytest.fixture(autouse=True)
 def interpreted():
-    from rlox_gpu.kernels import gae
+    from rlox_gpu.kernels.time_major import time_major_kernel
 
-    assert type(gae._gae_time_major_kernel).__name__ == "InterpretedFunction"
+    assert type(time_major_kernel).__name__ == "InterpretedFunction"
     with _dispatch.force_triton():
         yield

@@ -16,6 +16,9 @@ if __name__ == "__main__":
 import ptxsim
 import torch
 import triton
+from estimator_cases import ESTIMATORS, rates_of
+from estimator_cases import launch as launch_estimator
+from rlox_gpu.kernels.returns import launch_linear_scan
 from simulation import simulated
 
 import rlox_gpu
@@ -29,7 +32,13 @@ ARCHITECTURES = (80, 90, 100, 120)
 # Rows of 512 steps fill the widest tile and the most loads ahead; the two time-major sizes take
 # the narrowest and the widest accesses, one warp and four.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_SHAPES = {"time-major": (2, 33), "time-major-wide": (2, 270336), "row-major": (512, 8)}
+_SHAPES = {
+    "time-major": (2, 33),
+    "time-major-wide": (2, 270336),
+    "row-major": (512, 8),
+    "chunks": (1024, 32),
+    "row-major-chunks": (4096, 2),
+}
 
 
 def _gae_cases():
@@ -71,6 +80,44 @@ def _gae_case(shape, size, dtype, flag_dtype, truncation):
 
     parts = (shape, str(dtype)[6:], str(flag_dtype)[6:], *(["truncation"] if truncation else []))
     return "gae-" + "-".join(parts), call
+
+
+def _estimator_cases():
+    """Every estimator in every regime; two also with all that they can be given at once."""
+    for (shape, size), name in product(_SHAPES.items(), ESTIMATORS):
+        yield _estimator_case(name, shape, size, torch.float32, full=False)
+    for (shape, size), dtype in product(_SHAPES.items(), (torch.float32, torch.float64)):
+        yield _estimator_case("gae", shape, size, dtype, full=True)
+    for shape, size in _SHAPES.items():
+        yield _estimator_case("vtrace", shape, size, torch.float32, full=True)
+    for shape, size in _SHAPES.items():
+        yield f"linear-scan-forward-{shape}", _linear_scan_call(shape, size)
+
+
+def _zeros(size, rows, dtype):
+    return torch.zeros(size[::-1], dtype=dtype).T if rows else torch.zeros(size, dtype=dtype)
+
+
+def _estimator_case(name, shape, size, dtype, *, full):
+    rows = shape.startswith("row-major")
+    names = {*ESTIMATORS[name][0], "rewards", "x", "final_values"}
+    inputs = {key: _zeros(size, rows, dtype) for key in names}
+    inputs |= {key: _zeros(size, rows, torch.bool) for key in ("terminated", "truncated")}
+    inputs |= {key: torch.zeros(size[1], dtype=dtype) for key in ("last_values", "initial")}
+    rates = rates_of(name, *size) if full else rates_of(name)
+    options = {}
+    if full:
+        options["mask"] = _zeros(size, rows, torch.bool)
+        options["lengths"] = torch.zeros(size[1], dtype=torch.int64)
+    if full and name == "gae":
+        options["moments"] = torch.zeros(3, dtype=torch.float64)
+    parts = (name, shape, str(dtype)[6:], "all" if full else "truncation")
+    return "estimator-" + "-".join(parts), lambda: launch_estimator(name, inputs, rates, **options)
+
+
+def _linear_scan_call(shape, size):
+    x = _zeros(size, shape.startswith("row-major"), torch.float32)
+    return lambda: launch_linear_scan(x, x, None, torch.empty_like(x), forward=True)
 
 
 def _random_cases():
@@ -157,6 +204,20 @@ def _sampling_cases():
     yield "categorical-step", lambda: sample_categorical(torch.zeros(8, 2), seed=0, step=step)
 
 
+def _gaussian_cases():
+    forward = torch.ops.rlox_gpu.sample_gaussian
+    backward = torch.ops.rlox_gpu.sample_gaussian_backward
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for size, dtype, squash in product((2, 500), dtypes, (False, True)):
+        x = torch.zeros(8, size, dtype=dtype)
+        row = torch.zeros(8, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+        name = f"{size}-{str(dtype)[6:]}{'-squashed' if squash else ''}"
+        draw = (0, 0, None, squash)
+        yield f"gaussian-{name}", lambda x=x, draw=draw: forward(x, x, *draw)
+        given = (x, x, x, row, *draw)
+        yield f"gaussian-backward-{name}", lambda given=given: backward(*given)
+
+
 def _policy_loss_cases():
     """Samples and tokens enough for a second launch; the widest rows that a thread holds."""
     from rlox_gpu.ops import _policy_losses_torch as losses
@@ -201,8 +262,24 @@ def _kl_cases():
     grad, count = torch.zeros(()).expand(2048), torch.tensor(1)
     arguments = (grad, x, x, None, None, count, 2, [True, True, False])
     found.append(("token-kl-backward-of-mean", _kl_torch._backward_triton, arguments))
-    for name, launch, arguments in found:
-        yield name, partial(launch, *arguments)
+    for name, call, arguments in found:
+        yield name, partial(call, *arguments)
+
+
+def _preferences_cases():
+    from rlox_gpu.ops import _preferences_torch
+
+    x = torch.zeros(600)
+    for dtype, kind, reduction in product(_FLOATS, range(3), (0, 2)):
+        logps = (x.to(dtype),) * 4
+        arguments = (*logps, kind, 0.1, 0.1 * (kind == 0), reduction)
+        name = f"dpo-loss-{str(dtype)[6:]}-{kind}-{reduction}"
+        yield name, partial(_preferences_torch._loss_triton, *arguments)
+    for dtype, pairs in product(_FLOATS, (0, 1)):
+        slopes = torch.zeros(600, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+        grad = torch.zeros(600 if pairs else (), dtype=dtype)
+        name = f"dpo-loss-backward-{str(dtype)[6:]}-{pairs}"
+        yield name, partial(_preferences_torch._backward_triton, grad, slopes, dtype)
 
 
 _CASES = (
@@ -212,8 +289,11 @@ _CASES = (
     _logprobs_cases,
     _sampling_cases,
     _statistics_cases,
+    _estimator_cases,
+    _gaussian_cases,
     _kl_cases,
     _policy_loss_cases,
+    _preferences_cases,
 )
 
 

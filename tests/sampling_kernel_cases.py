@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from sampling_cases import DTYPES, assert_categorical, make_logits, sample
+from sampling_cases import (
+    DTYPES,
+    assert_categorical,
+    assert_gaussian,
+    make_gaussian,
+    make_logits,
+    sample,
+)
 from sampling_reference import categorical_gradient_reference
 
 SHAPES = [(1, 1), (5, 2), (7, 6), (3, 63), (2, 64), (40, 5), (2, 1000), (1, 2049)]
@@ -47,3 +54,19 @@ def check_categorical_gradient(device, shape, dtype):
     np.testing.assert_allclose(
         leaf.grad.double().cpu().numpy(), wanted, rtol=tolerance, atol=tolerance
     )
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (40, 3), (3, 2, 8), (2, 700), (1, 1030)])
+def check_gaussian_sizes(device, shape, squash):
+    for shared in (False, True):
+        inputs = make_gaussian(4, *shape, shared=shared)
+        assert_gaussian(*inputs, squash=squash, device=device)
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def check_gaussian_dtypes(device, dtype, squash):
+    step = torch.tensor(2**32 - 1, device=device)
+    inputs = make_gaussian(5, 9, 6, dtype=dtype)
+    assert_gaussian(*inputs, squash=squash, device=device, step=step)

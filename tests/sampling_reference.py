@@ -4,6 +4,7 @@ import numpy as np
 from random_reference import philox_reference
 
 CATEGORICAL_STREAM = 3
+GAUSSIAN_STREAM = 4
 
 
 def words_reference(rows, width, seed, step, stream):
@@ -51,3 +52,25 @@ def categorical_gradient_reference(logits, actions, log_prob_gradients, entropy_
     hot = np.arange(p.shape[-1]) == np.asarray(actions)[:, None]
     through_entropy = -p * (log_p + entropy)
     return log_prob_gradients[:, None] * (hot - p) + entropy_gradients[:, None] * through_entropy
+
+
+def normals_reference(rows, width, seed, step):
+    """``[rows, width]`` standard normal numbers by the method of Box and Muller."""
+    padded = -(-width // 4) * 4
+    words = words_reference(rows, padded, seed, step, GAUSSIAN_STREAM)
+    radius = np.sqrt(2 * exponential_reference(words[:, 0::2]))
+    turn = words[:, 1::2]
+    # Two bits choose a quarter of the circle around 0, 90, 180 or 270 degrees.
+    angle = (turn & 0x3FFFFFFF) / 2.0**30 - 0.5 + (turn >> 30)
+    pairs = np.stack([radius * np.cos(angle * np.pi / 2), radius * np.sin(angle * np.pi / 2)], -1)
+    return pairs.reshape(rows, padded)[:, :width]
+
+
+def gaussian_reference(mean, log_std, noise, *, squash):
+    """Actions and log-probabilities of float64 tensors: differentiable by torch."""
+    x = mean + log_std.exp() * noise
+    log_prob = (-0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)
+    if not squash:
+        return x, log_prob
+    softplus = (-2 * x).exp().log1p()
+    return x.tanh(), log_prob - (2 * (np.log(2) - x - softplus)).sum(-1)

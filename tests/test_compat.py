@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from factories import make_gae_inputs
-from reference import gae_reference
+from reference import gae_reference, vtrace_reference
 
-from rlox_gpu import compute_gae, compute_gae_batched, compute_gae_batched_f32
+from rlox_gpu import compute_gae, compute_gae_batched, compute_gae_batched_f32, compute_vtrace
 
 BATCHED = {"float64": compute_gae_batched, "float32": compute_gae_batched_f32}
 ATOL = {"float64": 1e-11, "float32": 1e-4}
@@ -150,3 +150,40 @@ def test_bad_input_of_a_batch_is_named(change, error, message, kind):
         given[name] = kind(given[name])
     with pytest.raises(error, match=message):
         compute_gae_batched(**given)
+
+
+def vtrace_inputs(rng, n_steps):
+    inputs = make_gae_inputs(rng, n_steps, None, np.float32, truncation=False)
+    log_rhos = (0.5 * rng.standard_normal(n_steps)).astype(np.float32)
+    names = ("rewards", "values", "terminated")
+    return [log_rhos, *(inputs[name] for name in names), float(inputs["last_values"])]
+
+
+@pytest.mark.parametrize("as_tensors", [False, True])
+def test_compute_vtrace_matches_reference(rng, as_tensors):
+    *steps, last_value = vtrace_inputs(rng, 300)
+    expected = vtrace_reference(*steps, last_value, gamma=0.98, rho_bar=1.1, c_bar=0.8)
+    steps = [torch.from_numpy(x) for x in steps] if as_tensors else steps
+    results = compute_vtrace(*steps, last_value, 0.98, rho_bar=1.1, c_bar=0.8)
+    for got, want in zip(results, expected, strict=True):
+        assert isinstance(got, torch.Tensor if as_tensors else np.ndarray)
+        assert str(got.dtype).endswith("float32")
+        np.testing.assert_allclose(np.asarray(got), want, atol=1e-4)
+
+
+def test_compute_vtrace_equals_rlox(rng):
+    rlox = pytest.importorskip("rlox", exc_type=ImportError)
+    *steps, last_value = vtrace_inputs(rng, 200)
+    steps[3] = steps[3].astype(np.float32)
+    theirs = rlox.compute_vtrace(*steps, last_value, 0.99, 1.0, 1.0)
+    np.testing.assert_allclose(compute_vtrace(*steps, last_value, 0.99), theirs, atol=1e-4)
+
+
+def test_compute_vtrace_names_its_own_arguments(rng):
+    *steps, last_value = vtrace_inputs(rng, 5)
+    with pytest.raises(ValueError, match="dones"):
+        compute_vtrace(*steps[:3], steps[3][:4], last_value, 0.99)
+    with pytest.raises(TypeError, match="bootstrap_value"):
+        compute_vtrace(*steps, "x", 0.99)
+    with pytest.raises(ValueError, match="gamma"):
+        compute_vtrace(*steps, last_value, 1.5)

@@ -8,6 +8,7 @@ from torch_inputs import make_torch_inputs
 import rlox_gpu
 from rlox_gpu import _dispatch
 from rlox_gpu.ops import _returns_torch, random
+from rlox_gpu.ops._returns_specs import GAE
 
 
 def test_plain_tensors_are_a_plain_call():
@@ -97,7 +98,7 @@ def _ops_on_fake_device():
     with pytest.raises(ValueError, match=r"last_values.*cpu"):
         rlox_gpu.gae(values, values, flags, torch.randn(4))
     with pytest.raises(ValueError, match=r"terminated.*cpu"):
-        torch.ops.rlox_gpu.gae(values, values, flags.to("cpu"), last, None, None, 0.9, 0.9, 0)
+        torch.ops.rlox_gpu.gae(values, values, flags.to("cpu"), last, *[None] * 7, 0.9, 0.9, 0)
     with pytest.raises(ValueError, match=r"out\[0\].*cpu"):
         rlox_gpu.gae(values, values, flags, last, out=(torch.empty(16, 4), out[1]))
     with pytest.raises(DataDependentOutputException):
@@ -109,6 +110,6 @@ def test_ops_run_on_a_device_that_does_not_exist():
 
 
 def test_library_memory_is_poisoned_in_tests():
-    advantages, returns = _returns_torch._allocated(torch.zeros(3))
+    advantages, returns = _returns_torch._allocated(GAE, [torch.zeros(3)] * 2)
     assert advantages.isnan().all()
     assert returns.isnan().all()

@@ -301,24 +301,32 @@ CODES = {
 }
 
 
-def raw_arguments(inputs, out, time_dim=0):
-    """Positional arguments of ``gae_raw`` by name."""
-    arguments = {}
-    arrays = {**inputs, "advantages": out[0], "returns": out[1]}
+def placed(array, code=None):
+    """An array as the raw function takes it; strides in elements."""
+    if array is None:
+        return None
+    strides = tuple(s // array.itemsize for s in array.strides)
+    return array.ctypes.data, strides, CODES[array.dtype.name] if code is None else code
+
+
+def raw_arguments(inputs, out, time_dim=0, code=None):
+    """Positional arguments of ``estimate_raw`` by name."""
+    flags = ("terminated", "truncated")
     order = ("rewards", "values", "terminated", "last_values", "truncated", "final_values")
-    for name in (*order, "advantages", "returns"):
-        array = arrays.get(name)
-        arguments[name] = 0 if array is None else array.ctypes.data
-        strides = () if array is None else tuple(s // array.itemsize for s in array.strides)
-        arguments[f"{name}_strides"] = strides
-    truncated = inputs.get("truncated")
-    arguments["shape"] = inputs["rewards"].shape
-    arguments["time_dim"] = time_dim
-    arguments["value_code"] = CODES[inputs["rewards"].dtype.name]
-    arguments["terminated_code"] = CODES[inputs["terminated"].dtype.name]
-    arguments["truncated_code"] = 0 if truncated is None else CODES[truncated.dtype.name]
-    arguments["gamma"], arguments["gae_lambda"] = 0.99, 0.95
-    return arguments
+    arrays = [
+        placed(inputs.get(name), None if name in flags else code)
+        for name in (*order, "mask", "lengths", "cu_seqlens", "gammas", "lambdas")
+    ]
+    return {
+        "op": 0,
+        "arrays": arrays,
+        "results": [placed(x, code) for x in out],
+        "shape": inputs["rewards"].shape,
+        "sequences": 0,
+        "time_dim": time_dim,
+        "numbers": [0.99, 0.95],
+        "strides_in_bytes": False,
+    }
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -326,11 +334,11 @@ def raw_arguments(inputs, out, time_dim=0):
 def test_raw_gives_the_same_bits(rng, dtype, flag_dtype):
     inputs = make_gae_inputs(rng, 30, 20, dtype, flag_dtype=flag_dtype)
     out = np.empty((2, 30, 20), dtype)
-    _rust.gae_raw(*raw_arguments(inputs, out).values())
+    _rust.estimate_raw(*raw_arguments(inputs, out).values())
     np.testing.assert_array_equal(out, call(inputs))
     rows = row_major(inputs)
     out = np.empty((2, 20, 30), dtype)
-    _rust.gae_raw(*raw_arguments(rows, out, -1).values())
+    _rust.estimate_raw(*raw_arguments(rows, out, -1).values())
     np.testing.assert_array_equal(out, call(rows, time_dim=-1))
 
 
@@ -345,7 +353,7 @@ def test_raw_takes_bfloat16(rng):
     bits = {k: v if v.dtype == bool else stored(v) for k, v in inputs.items()}
     inputs = {k: v if v.dtype == bool else loaded(stored(v)) for k, v in inputs.items()}
     out = np.empty((2, 40, 12), np.uint16)
-    _rust.gae_raw(*{**raw_arguments(bits, out), "value_code": 1}.values())
+    _rust.estimate_raw(*raw_arguments(bits, out, code=1).values())
     for result, expected in zip(loaded(out), gae_reference(**inputs), strict=True):
         np.testing.assert_allclose(result, expected, rtol=2**-8, atol=1e-2)
 
@@ -353,24 +361,42 @@ def test_raw_takes_bfloat16(rng):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"value_code": 4}, "value_code"),
-        ({"value_code": 8}, "value_code"),
-        ({"terminated_code": 9}, "terminated_code"),
-        ({"truncated_code": 99}, "truncated_code"),
-        ({"final_values": 0}, "truncated needs final_values"),
-        ({"truncated": 0}, "final_values needs truncated"),
-        ({"gamma": float("nan")}, "gamma"),
-        ({"values_strides": (1,)}, "values must have 2 strides"),
-        ({"last_values_strides": ()}, "last_values must have 1 strides"),
+        ({"op": 8}, "op must be between 0 and 7"),
+        ({"arrays": []}, "arrays must be 11"),
+        ({"results": []}, "results must be 2"),
         ({"shape": (2, 3, 4)}, "rewards must have shape"),
         ({"time_dim": 3}, "time_dim"),
+        ({"numbers": [0.9]}, "numbers must be those of Gae"),
     ],
 )
 def test_raw_refuses(rng, change, message):
     inputs = make_gae_inputs(rng, 4, 3, np.float32)
     arguments = raw_arguments(inputs, np.empty((2, 4, 3), np.float32))
     with pytest.raises(ValueError, match=message):
-        _rust.gae_raw(*{**arguments, **change}.values())
+        _rust.estimate_raw(*{**arguments, **change}.values())
+
+
+@pytest.mark.parametrize(
+    ("at", "change", "message"),
+    [
+        (0, (4,), "array 0 must be of a floating-point type"),
+        (0, (8,), "a type code must be between 0 and 7"),
+        (1, (3,), "array 1 must be of the type of the first"),
+        (1, None, "array 1 must be given"),
+        (2, None, "array 2 must be given"),
+        (3, (1, 2), "an array must have 1 strides, not 2"),
+        (5, (3,), "array 5 must be of the type of the first"),
+    ],
+)
+def test_raw_refuses_arrays(rng, at, change, message):
+    inputs = make_gae_inputs(rng, 4, 3, np.float32)
+    arguments = raw_arguments(inputs, np.empty((2, 4, 3), np.float32))
+    address, strides, code = arguments["arrays"][at]
+    if change is not None:
+        changed = (address, strides, *change) if len(change) == 1 else (address, change, code)
+    arguments["arrays"][at] = None if change is None else changed
+    with pytest.raises(ValueError, match=message):
+        _rust.estimate_raw(*arguments.values())
 
 
 # -- bad input ---------------------------------------------------------------------------------

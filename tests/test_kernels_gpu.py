@@ -1,10 +1,13 @@
 """The kernel cases on CUDA, and what only a device can show."""
 
+import estimator_api_cases
+import estimator_kernel_cases
 import groups_kernel_cases
 import kernel_cases
 import kl_kernel_cases
 import logprobs_kernel_cases
 import policy_losses_kernel_cases
+import preferences_kernel_cases
 import pytest
 import sampling_kernel_cases
 import statistics_kernel_cases
@@ -19,9 +22,12 @@ pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 for _cases in (
     groups_kernel_cases,
     kernel_cases,
+    estimator_api_cases,
+    estimator_kernel_cases,
     kl_kernel_cases,
     logprobs_kernel_cases,
     policy_losses_kernel_cases,
+    preferences_kernel_cases,
     sampling_kernel_cases,
     statistics_kernel_cases,
 ):

@@ -15,7 +15,7 @@ def test_every_case_in_the_interpreter():
         cwd=script.parent.parent,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

@@ -1,21 +1,28 @@
 """Launch shapes: a pure function of sizes."""
 
 import pytest
-from rlox_gpu.kernels._launch import WARP, Layout
+from rlox_gpu.kernels._launch import WARP, Layout, Regime, scan_regime
 from rlox_gpu.kernels._launch import scan_config as full_scan_config
 
+_WALKS = {Layout.TIME_MAJOR: Regime.LANES, Layout.ROW_MAJOR: Regime.ROWS}
 
-def scan_config(*args, alignment=16, truncation=False):
-    return full_scan_config(*args, alignment=alignment, truncation=truncation)
+
+def scan_config(num_steps, num_envs, layout, *args, regime=None, alignment=16, arrays=3):
+    regime = regime or _WALKS[layout]
+    return full_scan_config(
+        regime, num_steps, num_envs, layout, *args, alignment=alignment, arrays=arrays
+    )
 
 
 SIZES = [1, 2, 5, 63, 64, 1000, 4096, 16896, 10**6]
 
 
-@pytest.mark.parametrize("truncation", [False, True])
+@pytest.mark.parametrize("arrays", [2, 3, 5, 10])
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
 @pytest.mark.parametrize("layout", Layout)
-def test_every_size_gets_a_launch_that_covers_it(layout, itemsize, truncation):
+@pytest.mark.parametrize("chunked", [False, True])
+def test_every_size_gets_a_launch_that_covers_it(chunked, layout, itemsize, arrays):
+    regime = Regime.CHUNKS if chunked else _WALKS[layout]
     for num_steps in SIZES:
         for num_envs in SIZES:
             config = scan_config(
@@ -24,10 +31,11 @@ def test_every_size_gets_a_launch_that_covers_it(layout, itemsize, truncation):
                 layout,
                 itemsize,
                 132,
+                regime=regime,
                 alignment=num_envs,
-                truncation=truncation,
+                arrays=arrays,
             )
-            assert config.layout is layout
+            assert config.regime is regime
             assert config.programs(num_envs) * config.block_n >= num_envs
             assert (config.programs(num_envs) - 1) * config.block_n < num_envs
             assert config.vector * itemsize <= 16
@@ -37,6 +45,28 @@ def test_every_size_gets_a_launch_that_covers_it(layout, itemsize, truncation):
             for size in (config.block_n, config.block_t, config.num_warps):
                 assert size & (size - 1) == 0
             assert config.ahead >= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "layout", "regime"),
+    [
+        ((128, 4096), Layout.TIME_MAJOR, Regime.LANES),
+        ((10**6, 4224), Layout.TIME_MAJOR, Regime.LANES),
+        ((511, 8), Layout.TIME_MAJOR, Regime.LANES),
+        ((512, 4223), Layout.TIME_MAJOR, Regime.CHUNKS),
+        ((2048, 32), Layout.ROW_MAJOR, Regime.ROWS),
+        ((10**6, 132), Layout.ROW_MAJOR, Regime.ROWS),
+        ((2**20, 1), Layout.ROW_MAJOR, Regime.CHUNKS),
+        ((4096, 131), Layout.ROW_MAJOR, Regime.CHUNKS),
+    ],
+)
+def test_long_and_few_sequences_are_cut_into_chunks(size, layout, regime):
+    assert scan_regime(*size, layout, 132) is regime
+
+
+def test_a_smaller_device_is_filled_without_chunks():
+    assert scan_regime(1000, 1000, Layout.TIME_MAJOR, 132) is Regime.CHUNKS
+    assert scan_regime(1000, 1000, Layout.TIME_MAJOR, 20) is Regime.LANES
 
 
 def test_few_environments_are_spread_over_the_device():

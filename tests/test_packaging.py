@@ -60,7 +60,7 @@ def test_wheel_from_the_sdist_works_from_any_directory(sdist, tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     assert "cp310-abi3" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("csrc/vector_env.cu", "csrc/cartpole.cuh", "kernels/gae.py", "py.typed"):
+    for name in ("csrc/vector_env.cu", "csrc/cartpole.cuh", "kernels/returns.py", "py.typed"):
         assert f"rlox_gpu/{name}" in names
     site = tmp_path / "site"
     code, output = _run(*pip, "install", "--no-deps", "--target", str(site), str(wheel))

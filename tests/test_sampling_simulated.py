@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import torch
 from machine_code import ARCHITECTURES
-from rlox_gpu.kernels.categorical import row_tiles
-from sampling_cases import DTYPES, assert_categorical, make_logits, sample
+from rlox_gpu.kernels._rows import row_tiles
+from sampling_cases import (
+    DTYPES,
+    assert_categorical,
+    assert_gaussian,
+    make_gaussian,
+    make_logits,
+    sample,
+    sample_gaussian,
+)
 from sampling_reference import categorical_gradient_reference
 from simulation import simulated
 
@@ -147,3 +155,49 @@ def test_tiles_cover_any_row():
             assert tiles.rows * tiles.width == 4 * 32 * tiles.num_warps
     assert row_tiles(10**6, 2, 132).num_warps == 4
     assert row_tiles(8, 2, 132).num_warps == 1
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("shape", [(63, 3), (5, 8), (1, 1030), (0, 2)])
+def test_gaussian_is_that_of_the_cpu(shape, squash):
+    inputs = make_gaussian(8, *shape)
+    seed, step = 2**64 - 1, 2**32 - 1
+    with simulated() as simulation:
+        result = sample_gaussian(*inputs, seed, step, squash=squash)
+    assert len(simulation.launches) == (shape[0] > 0)
+    expected = sample_gaussian(*inputs, seed, step, squash=squash)
+    assert torch.equal(result.actions, expected.actions)
+    torch.testing.assert_close(result.log_prob, expected.log_prob, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gaussian_in_every_dtype_on_every_architecture(arch, dtype):
+    inputs = make_gaussian(9, 20, 6, dtype=dtype, shared=True)
+    with simulated(arch=arch) as simulation:
+        assert_gaussian(*inputs, squash=True, step=torch.tensor(7))
+        result = sample_gaussian(*inputs)
+    assert len(simulation.launches) == 3
+    expected = sample_gaussian(*inputs)
+    if dtype is torch.float64:
+        torch.testing.assert_close(result.actions, expected.actions, rtol=1e-14, atol=1e-14)
+    else:
+        assert torch.equal(result.actions, expected.actions)
+
+
+def test_equal_normals_for_many_words():
+    zeros = torch.zeros(2000, 8)
+    with simulated(check_races=False, check_uninit=False):
+        noise = sample_gaussian(zeros, zeros).actions
+    assert torch.equal(noise, sample_gaussian(zeros, zeros).actions)
+
+
+def test_gaussian_moves_each_number_once():
+    inputs = [x.requires_grad_() for x in make_gaussian(10, 512, 8)]
+    with simulated(check_races=False) as simulation:
+        result = sample_gaussian(*inputs, squash=True)
+        torch.autograd.backward(list(result), [torch.ones_like(x) for x in result])
+    least = 4 * 512 * (3 * 8 + 1), 4 * 512 * (5 * 8 + 1)
+    for launch, bound in zip(simulation.launches, least, strict=True):
+        assert 32 * (launch.global_load_sectors + launch.global_store_sectors) <= 1.05 * bound
+        assert launch.coalescing_efficiency >= 0.95

@@ -1,1 +1,5 @@
-"""Array operations: :mod:`.returns` (estimators) and :mod:`.random` (counter-based draws)."""
+"""Array operations.
+
+:mod:`.returns` (advantages and returns, and the conventions), :mod:`.traces` (off-policy
+estimators, eligibility traces) and :mod:`.random` (counter-based draws).
+"""

@@ -6,47 +6,18 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from .._checks import described
 
 # Device types of the DLPack header: kDLCPU and kDLCUDAHost.
 HOST_DEVICES = (1, 3)
-_NAMES = ("rewards", "values", "terminated", "last_values", "truncated", "final_values")
-
-
-def through_dlpack(like: Any, numpy_call: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
-    """The estimator ``numpy_call`` (or its torch form on a device) for arrays such as ``like``.
-
-    Raises
-    ------
-    TypeError
-        If ``like`` has no ``__dlpack__``.
-    """
-    if not hasattr(like, "__dlpack__") or not hasattr(like, "__dlpack_device__"):
-        raise TypeError(
-            "rewards: expected a NumPy array, a torch tensor or an array with __dlpack__, "
-            f"got {described(like)}"
-        )
-    take: Callable[[Any], Any] = np.from_dlpack
-    call = numpy_call
-    if like.__dlpack_device__()[0] not in HOST_DEVICES:
-        from torch.utils.dlpack import from_dlpack as take
-
-        from ._returns_torch import gae as call
-    back = from_dlpack_of(like)
-
-    def converted(*args: Any) -> tuple[Any, Any]:
-        *scalars, out = args[len(_NAMES) :]
-        arrays = [taken(take, *pair) for pair in zip(_NAMES, args, strict=False)]
-        target = None if out is None else tuple(taken(take, "out", x) for x in out)
-        results = call(*arrays, *scalars, target)
-        return tuple(map(back, results)) if out is None else tuple(out)
-
-    return converted
 
 
 def taken(take: Callable[[Any], Any], name: str, x: Any) -> Any:
+    """``x`` through DLPack, or what a tuple or a dict holds; anything else as it is."""
+    if isinstance(x, dict):
+        return {key: taken(take, key, value) for key, value in x.items()}
+    if isinstance(x, tuple):
+        return tuple(taken(take, f"{name}[{at}]", value) for at, value in enumerate(x))
     if not hasattr(x, "__dlpack__"):
         return x
     try:

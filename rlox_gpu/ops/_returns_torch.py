@@ -2,205 +2,206 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from .. import _dispatch, _rust
-from .._checks import truncation_pair, unit_number
+from ._arguments import FLAGS, FLOATS
 from ._returns_checks import (
-    FLAG_CODES,
-    VALUE_CODES,
     Inputs,
+    Kind,
     check_inputs,
     check_out,
-    check_overlap,
+    check_truncation,
+    out_names,
+    sequences,
+    split_numbers,
 )
+from ._returns_specs import GAE, GAE_MOMENTS, SPECS, Spec
 
-_Pair = tuple[torch.Tensor, torch.Tensor]
+_Tensors = Sequence[torch.Tensor]
+_Into = Callable[[Spec, Inputs, list[float], int, _Tensors], None]
+_FLAGS = {getattr(torch, name): code for name, code in FLAGS.items()}
+_VALUES = {getattr(torch, name): code for name, code in FLOATS.items()}
+_KIND = Kind("torch tensor", torch.Tensor, _VALUES, _FLAGS, torch.broadcast_to)
+# From the end: what the arrays of every call have in common, before gammas and traces join them.
+_BOUNDARY, _TRUNCATED, _FINAL_VALUES = -6, -5, -4
 
 
-def gae(
-    rewards: torch.Tensor,
-    values: Any,
-    terminated: Any,
-    last_values: Any,
-    truncated: Any,
-    final_values: Any,
-    gamma: Any,
-    gae_lambda: Any,
-    time_dim: int,
-    out: Any,
-) -> _Pair:
-    """``rlox_gpu.gae`` for tensors: check, choose, call."""
-    gamma = unit_number("gamma", gamma)
-    gae_lambda = unit_number("gae_lambda", gae_lambda)
-    if truncated is not None or final_values is not None:
-        truncation_pair(truncated, final_values)
-    if type(last_values) is not torch.Tensor and isinstance(last_values, (float, int)):
-        last_values = torch.full((), last_values, dtype=rewards.dtype, device=rewards.device)
-    inputs = (rewards, values, terminated, last_values, truncated, final_values)
-    check_inputs(inputs, time_dim)
+def estimate(
+    spec: Spec, arrays: dict[str, Any], numbers: dict[str, Any], time_dim: Any, out: Any
+) -> tuple[torch.Tensor, ...]:
+    """The results of one estimator: check, choose, call."""
+    inputs = list(arrays.values())
+    like, boundary = inputs[0], inputs[_BOUNDARY]
+    check_truncation(spec, inputs[_TRUNCATED], inputs[_FINAL_VALUES])
+    if type(boundary) is not torch.Tensor and isinstance(boundary, (float, int)):
+        inputs[_BOUNDARY] = torch.full((), boundary, dtype=like.dtype, device=like.device)
+    check_inputs(_KIND, spec, inputs, time_dim)
+    scalars, *discounts = split_numbers(_KIND, spec, numbers, like)
+    inputs += discounts
     if out is not None:
-        check_out(out, rewards)
-    if not _dispatch.is_plain_call(*inputs, *(out or ())):
-        return _through_torch(inputs, gamma, gae_lambda, time_dim, out)
-    device = rewards.device
-    if _dispatch.runs_in_rust(device):
-        into = _into_rust
-    elif device.type in ("cpu", "cuda"):
-        into = _into_triton
-    else:
-        return _through_torch(inputs, gamma, gae_lambda, time_dim, out)
+        check_out(_KIND, spec, out, like)
+    elif _dispatch.wants_grad(*inputs):
+        return _differentiable(spec, inputs, scalars, time_dim)
+    into = _backend(like.device)
+    if into is None or not _dispatch.is_plain_call(*inputs, *(out or ())):
+        return _through_torch(spec, inputs, scalars, time_dim, out)
     if out is None:
-        advantages, returns = _allocated(values)
+        out = _allocated(spec, inputs)
     else:
-        advantages, returns = out
-        check_overlap(inputs, advantages, returns)
-    into(inputs, gamma, gae_lambda, time_dim, advantages, returns)
-    return advantages, returns
+        _check_memory(spec, [*arrays, "gamma", spec.numbers[-1]], inputs, out)
+    into(spec, inputs, scalars, time_dim, out)
+    return tuple(out)
+
+
+def _differentiable(
+    spec: Spec, inputs: Inputs, scalars: list[float], time_dim: int
+) -> tuple[torch.Tensor, ...]:
+    from ._returns_grad import differentiable
+
+    if spec is GAE_MOMENTS:
+        *_, moments = _through_torch(spec, inputs, scalars, time_dim, None)
+        return *differentiable(GAE, inputs, scalars, time_dim), moments
+    return differentiable(spec, inputs, scalars, time_dim)
+
+
+def _backend(device: torch.device) -> _Into | None:
+    if _dispatch.runs_in_rust(device):
+        return _into_rust
+    return _into_triton if device.type in ("cpu", "cuda") else None
 
 
 def _through_torch(
-    inputs: Inputs, gamma: float, gae_lambda: float, time_dim: int, out: _Pair | None
-) -> _Pair:
+    spec: Spec, inputs: Inputs, scalars: list[float], time_dim: int, out: _Tensors | None
+) -> tuple[torch.Tensor, ...]:
     constants = [None if x is None else x.detach() for x in inputs]
+    fresh, into = _OPS[spec.name]
     if out is None:
-        result: _Pair = _gae_op(*constants, gamma, gae_lambda, time_dim)
-        return result
-    advantages, returns = out
-    _gae_out_op(*constants, gamma, gae_lambda, time_dim, advantages.detach(), returns.detach())
-    return advantages, returns
+        results = fresh(*constants, *scalars, time_dim)
+        return results if isinstance(results, tuple) else (results,)
+    into(*constants, *scalars, time_dim, *(x.detach() for x in out))
+    return tuple(out)
 
 
-def _allocated(values: torch.Tensor) -> _Pair:
-    return torch.empty_like(values), torch.empty_like(values)
+def _allocated(spec: Spec, inputs: Inputs) -> list[torch.Tensor]:
+    like = inputs[len(spec.steps) - 1]
+    return [
+        torch.empty_like(like)
+        if name != "moments"
+        else torch.empty(3, dtype=torch.float64, device=like.device)
+        for name in spec.results
+    ]
 
 
 def _into_rust(
-    inputs: Inputs,
-    gamma: float,
-    gae_lambda: float,
-    time_dim: int,
-    advantages: torch.Tensor,
-    returns: torch.Tensor,
+    spec: Spec, inputs: Inputs, scalars: list[float], time_dim: int, out: _Tensors
 ) -> None:
-    rewards, values, terminated, last_values, truncated, final_values = inputs
-    cut = final = cut_code = 0
-    cut_strides: tuple[int, ...] = ()
-    final_strides: tuple[int, ...] = ()
-    if truncated is not None:
-        cut, cut_strides = truncated.data_ptr(), truncated.stride()
-        final, final_strides = final_values.data_ptr(), final_values.stride()
-        cut_code = FLAG_CODES[truncated.dtype]
-    _rust.gae_raw(
-        rewards.data_ptr(),
-        rewards.stride(),
-        values.data_ptr(),
-        values.stride(),
-        terminated.data_ptr(),
-        terminated.stride(),
-        last_values.data_ptr(),
-        last_values.stride(),
-        cut,
-        cut_strides,
-        final,
-        final_strides,
-        advantages.data_ptr(),
-        advantages.stride(),
-        returns.data_ptr(),
-        returns.stride(),
-        rewards.shape,
+    _rust.estimate_raw(
+        spec.code,
+        [None if x is None else (x.data_ptr(), x.stride(), _FLAGS[x.dtype]) for x in inputs],
+        [(x.data_ptr(), x.stride(), _FLAGS[x.dtype]) for x in out],
+        inputs[0].shape,
+        sequences(inputs),
         time_dim,
-        VALUE_CODES[values.dtype],
-        FLAG_CODES[terminated.dtype],
-        cut_code,
-        gamma,
-        gae_lambda,
+        scalars,
+        False,
     )
 
 
 @torch.no_grad()
 def _into_triton(
-    inputs: Inputs,
-    gamma: float,
-    gae_lambda: float,
-    time_dim: int,
-    advantages: torch.Tensor,
-    returns: torch.Tensor,
+    spec: Spec, inputs: Inputs, scalars: list[float], time_dim: int, out: _Tensors
 ) -> None:
-    rewards, values, terminated, last_values, truncated, final_values = inputs
-    from ..kernels.gae import launch_gae
+    from ._returns_triton import launch
 
-    if rewards.numel() == 0:
-        return
-    launch_gae(
-        _time_major(rewards, time_dim),
-        _time_major(values, time_dim),
-        _time_major(terminated, time_dim),
-        last_values.reshape(-1),
-        None if truncated is None else _time_major(truncated, time_dim),
-        None if final_values is None else _time_major(final_values, time_dim),
-        _time_major(advantages, time_dim),
-        _time_major(returns, time_dim),
-        gamma,
-        gae_lambda,
+    if inputs[0].numel() > 0:
+        launch(spec, inputs, scalars, time_dim, out)
+
+
+def _check_memory(spec: Spec, names: list[str], inputs: Inputs, out: _Tensors) -> None:
+    """Raise if an output has elements that share memory, or shares some with another argument."""
+    spans = {name: _span(x) for name, x in zip(names, inputs, strict=True) if x is not None}
+    for name, x in zip(out_names(spec), out, strict=True):
+        if any(step == 0 and size > 1 for step, size in zip(x.stride(), x.shape, strict=True)):
+            raise ValueError(f"{name}: expected distinct elements, got an expanded tensor")
+        start, stop = _span(x)
+        for other, span in spans.items():
+            if start < span[1] and span[0] < stop:
+                raise ValueError(f"{name}: expected memory of its own, got some of {other}")
+        spans[name] = start, stop
+
+
+def _span(x: torch.Tensor) -> tuple[int, int]:
+    """First address and the one past the last; empty for a tensor without elements."""
+    start = x.data_ptr()
+    if x.is_contiguous():
+        return start, start + x.nbytes
+    if x.numel() == 0:
+        return start, start
+    reach = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
+    return start, start + (reach + 1) * x.element_size()
+
+
+def _register(spec: Spec) -> tuple[Any, Any]:
+    """The op that allocates its results, and the one that is given them."""
+    count, many = len(spec.steps) + 9, len(spec.results)
+    declared = [f"Tensor {name}" for name in (*spec.steps, "terminated")]
+    boundary = "Tensor" if spec.boundary == "last_values" else "Tensor?"
+    declared.append(f"{boundary} {spec.boundary}")
+    optional = ("truncated", "final_values", "mask", "lengths", "cu_seqlens", "gammas", "lambdas")
+    declared += [f"Tensor? {name}" for name in optional]
+    declared += [f"float {name}" for name in spec.numbers] + ["int time_dim"]
+    outputs = [
+        f"Tensor({letter}!) {name}" for letter, name in zip("ab", spec.results, strict=False)
+    ]
+
+    def checked(args: Sequence[Any]) -> tuple[list[Any], list[float], int]:
+        inputs, scalars = list(args[:count]), list(args[count : count + len(spec.numbers)])
+        time_dim = args[count + len(spec.numbers)]
+        check_inputs(_KIND, spec, inputs[:-2], time_dim)
+        return inputs, scalars, time_dim
+
+    def fresh(into: _Into | None) -> Callable[..., Any]:
+        def body(*args: Any) -> Any:
+            inputs, scalars, time_dim = checked(args)
+            out = _allocated(spec, inputs)
+            if into is not None:
+                into(spec, inputs, scalars, time_dim, out)
+            return tuple(out) if many > 1 else out[0]
+
+        return body
+
+    def given(into: _Into | None) -> Callable[..., None]:
+        def body(*args: Any) -> None:
+            inputs, scalars, time_dim = checked(args)
+            out = args[-many:]
+            check_out(_KIND, spec, out, inputs[0])
+            if into is not None:
+                names = [f"argument {at}" for at in range(count)]
+                _check_memory(spec, names, inputs, out)
+                into(spec, inputs, scalars, time_dim, out)
+
+        return body
+
+    returned = "Tensor" if many == 1 else f"({', '.join(['Tensor'] * many)})"
+    arguments = ", ".join(declared)
+    return (
+        _dispatch.register(
+            f"{spec.name}({arguments}) -> {returned}",
+            cpu=fresh(_into_rust),
+            cuda=fresh(_into_triton),
+            fake=fresh(None),
+        ),
+        _dispatch.register(
+            f"{spec.name}_out({arguments}, {', '.join(outputs)}) -> ()",
+            cpu=given(_into_rust),
+            cuda=given(_into_triton),
+            fake=given(None),
+        ),
     )
 
 
-def _time_major(x: torch.Tensor, time_dim: int) -> torch.Tensor:
-    if x.ndim == 1:
-        return x.unsqueeze(1)
-    return x if time_dim == 0 else x.T
-
-
-def _gae_body(into: Any) -> Any:
-    def gae(*args: Any) -> _Pair:
-        *inputs, gamma, gae_lambda, time_dim = args
-        check_inputs(inputs, time_dim)
-        advantages, returns = _allocated(inputs[1])
-        into(inputs, gamma, gae_lambda, time_dim, advantages, returns)
-        return advantages, returns
-
-    return gae
-
-
-def _gae_out_body(into: Any) -> Any:
-    def gae_out(*args: Any) -> None:
-        *inputs, gamma, gae_lambda, time_dim, advantages, returns = args
-        check_inputs(inputs, time_dim)
-        check_out((advantages, returns), inputs[0])
-        check_overlap(inputs, advantages, returns)
-        into(inputs, gamma, gae_lambda, time_dim, advantages, returns)
-
-    return gae_out
-
-
-def _gae_fake(*args: Any) -> _Pair:
-    *inputs, _, _, time_dim = args
-    check_inputs(inputs, time_dim)
-    return _allocated(inputs[1])
-
-
-def _gae_out_fake(*args: Any) -> None:
-    *inputs, _, _, time_dim, advantages, returns = args
-    check_inputs(inputs, time_dim)
-    check_out((advantages, returns), inputs[0])
-
-
-_ARGUMENTS = (
-    "Tensor rewards, Tensor values, Tensor terminated, Tensor last_values, Tensor? truncated, "
-    "Tensor? final_values, float gamma, float gae_lambda, int time_dim"
-)
-_gae_op = _dispatch.register(
-    f"gae({_ARGUMENTS}) -> (Tensor, Tensor)",
-    cpu=_gae_body(_into_rust),
-    cuda=_gae_body(_into_triton),
-    fake=_gae_fake,
-)
-_gae_out_op = _dispatch.register(
-    f"gae_out({_ARGUMENTS}, Tensor(a!) advantages, Tensor(b!) returns) -> ()",
-    cpu=_gae_out_body(_into_rust),
-    cuda=_gae_out_body(_into_triton),
-    fake=_gae_out_fake,
-)
+_OPS = {spec.name: _register(spec) for spec in SPECS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._arguments import FLOATS, check_dtype
+from ._arguments import FLOATS, check_dtype, check_like
 
 
 def check_rows(name: str, x: Any) -> None:
@@ -23,3 +23,18 @@ def check_rows(name: str, x: Any) -> None:
             f"{name}: expected at least one dimension and at least one entry along the last, "
             f"got shape {tuple(x.shape)}"
         )
+
+
+def check_gaussian(mean: Any, log_std: Any) -> None:
+    """Raise unless ``mean`` is ``[..., D]`` and ``log_std`` like it or ``[D]``.
+
+    Raises
+    ------
+    TypeError
+        If a kind or a dtype does not fit.
+    ValueError
+        If a shape or a device does not fit.
+    """
+    check_rows("mean", mean)
+    shared = len(getattr(log_std, "shape", ())) == 1
+    check_like("log_std", log_std, "mean", mean, shape=mean.shape[-1:] if shared else None)

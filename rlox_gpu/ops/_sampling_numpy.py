@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import _rust
 from .._checks import SEEDS, WORDS, integer
 from ._arguments import FLOATS, address, dtype_name
-from ._sampling_checks import check_rows
+from ._sampling_checks import check_gaussian, check_rows
 
 _Array = NDArray[Any]
 
@@ -36,6 +36,41 @@ def sample_categorical(logits: _Array, *, seed: Any, step: Any) -> tuple[_Array,
         step,
     )
     return actions, log_prob, entropy
+
+
+def sample_gaussian(mean: _Array, log_std: Any, *, seed: Any, step: Any) -> tuple[_Array, _Array]:
+    """``rlox_gpu.sample_gaussian`` for NumPy arrays."""
+    return _gaussian(mean, log_std, seed, step, squash=False)
+
+
+def sample_squashed_gaussian(
+    mean: _Array, log_std: Any, *, seed: Any, step: Any
+) -> tuple[_Array, _Array]:
+    """``rlox_gpu.sample_squashed_gaussian`` for NumPy arrays."""
+    return _gaussian(mean, log_std, seed, step, squash=True)
+
+
+def _gaussian(
+    mean: _Array, log_std: Any, seed: Any, step: Any, *, squash: bool
+) -> tuple[_Array, _Array]:
+    check_gaussian(mean, log_std)
+    seed, step = integer("seed", seed, SEEDS), integer("step", step, WORDS)
+    actions = np.empty(mean.shape, mean.dtype)
+    log_prob = np.empty(mean.shape[:-1], _real(mean))
+    lines, log_stds = _lines(mean), _lines(np.broadcast_to(log_std, mean.shape))
+    _rust.sample_gaussian_raw(
+        _place(lines),
+        _place(log_stds),
+        _place(_lines(actions)),
+        lines.shape[0],
+        lines.shape[1],
+        FLOATS[dtype_name(mean)],
+        address(log_prob),
+        seed,
+        step,
+        squash,
+    )
+    return actions, log_prob
 
 
 def _real(x: _Array) -> type[np.floating[Any]]:

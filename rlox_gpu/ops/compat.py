@@ -5,7 +5,8 @@ cut short by a time limit is treated as if it had ended for good. Where that mat
 :func:`rlox_gpu.gae` with ``truncated`` and ``final_values``.
 
 Arguments may be anything that ``numpy.asarray`` takes, or torch tensors on any device; the results
-are of the kind and on the device of ``rewards``. Arrays of the result's dtype are not copied.
+are of the kind and on the device of ``rewards``, and constants to autograd. Arrays of the result's
+dtype are not copied.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from .. import _rust
+from .traces import vtrace
 
 # What the core calls some of the arguments, and what they are called here.
 _NAMES = {"terminated": "dones", "gae_lambda": "lam"}
+_VTRACE_NAMES = {"terminated": "dones", "last_values": "bootstrap_value"}
 _SINGLE_NAMES = {**_NAMES, "last_values": "last_value"}
 
 
@@ -116,6 +119,66 @@ def compute_gae_batched_f32(
     return _batched(rewards, values, dones, last_values, n_steps, gamma, lam, "float32")
 
 
+def compute_vtrace(
+    log_rhos: Any,
+    rewards: Any,
+    values: Any,
+    dones: Any,
+    bootstrap_value: float,
+    gamma: float,
+    rho_bar: float = 1.0,
+    c_bar: float = 1.0,
+) -> tuple[Any, Any]:
+    """V-trace targets and policy-gradient advantages for one trajectory, in float32.
+
+    Parameters
+    ----------
+    log_rhos, rewards, values : array, ``(T,)``
+        Logarithms of the importance ratios, rewards, and values of the observations acted on.
+    dones : array, ``(T,)``
+        Nonzero (bool, integer or float) where an episode ended.
+    bootstrap_value : float
+        Value of the observation after the last step.
+    gamma : float
+        Discount factor, in [0, 1].
+    rho_bar, c_bar : float
+        Upper bounds of the ratios.
+
+    Returns
+    -------
+    tuple
+        ``(vs, pg_advantages)``, float32 ``(T,)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+
+    References
+    ----------
+    Espeholt et al., "IMPALA: scalable distributed deep-RL with importance weighted actor-learner
+    architectures", ICML 2018, https://arxiv.org/abs/1802.01561.
+    """
+    arrays = {"log_rhos": log_rhos, "rewards": rewards, "values": values}
+    rates: dict[str, Any] = {"gamma": gamma, "rho_bar": rho_bar, "c_bar": c_bar}
+    try:
+        if not _is_tensor(rewards):
+            steps = {name: _array(name, x, np.float32) for name, x in arrays.items()}
+            flags = _array("dones", dones)
+            result = vtrace(**steps, terminated=flags, last_values=bootstrap_value, **rates)
+            return result.vs, result.pg_advantages
+        import torch
+
+        device = rewards.device
+        steps = {k: torch.as_tensor(x).to(device, torch.float32) for k, x in arrays.items()}
+        flags = torch.as_tensor(dones, device=device)
+        with torch.no_grad():
+            result = vtrace(**steps, terminated=flags, last_values=bootstrap_value, **rates)
+        return result.vs, result.pg_advantages
+    except (TypeError, ValueError) as error:
+        raise _renamed(error, _VTRACE_NAMES) from None
+
+
 def _batched(
     rewards: Any,
     values: Any,
@@ -171,18 +234,20 @@ def _of_tensors(
     if n_steps is None:
         if rewards.ndim != 1:
             raise ValueError(f"rewards must have shape (T,), not {tuple(rewards.shape)}")
-        result = gae(rewards, values, dones, last_values, gamma=gamma, gae_lambda=lam)
+        with torch.no_grad():
+            result = gae(rewards, values, dones, last_values, gamma=gamma, gae_lambda=lam)
         return result.advantages, result.returns
     shape = _batch_shape(last_values, n_steps)
-    result = gae(
-        _folded("rewards", rewards, shape),
-        _folded("values", values, shape),
-        _folded("dones", dones, shape),
-        last_values,
-        gamma=gamma,
-        gae_lambda=lam,
-        time_dim=-1,
-    )
+    with torch.no_grad():
+        result = gae(
+            _folded("rewards", rewards, shape),
+            _folded("values", values, shape),
+            _folded("dones", dones, shape),
+            last_values,
+            gamma=gamma,
+            gae_lambda=lam,
+            time_dim=-1,
+        )
     return result.advantages.reshape(-1), result.returns.reshape(-1)
 
 

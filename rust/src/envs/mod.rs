@@ -8,7 +8,7 @@ mod lanes;
 mod lanes_x86;
 mod step;
 mod task;
-mod trigonometry;
+pub(crate) mod trigonometry;
 
 pub use batch::{Autoreset, Batch, Outputs, State, first_invalid_action};
 pub use cartpole::CartPole;

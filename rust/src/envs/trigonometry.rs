@@ -25,8 +25,9 @@ const TWO_OVER_PI: [u32; 8] = [
 /// pi/2 scaled by 2^-64: the fraction of a quarter turn comes as a 64-bit integer.
 const QUARTER_TURN: f64 = std::f64::consts::FRAC_PI_2 / 18_446_744_073_709_551_616.0;
 
+/// `[sin, cos]` of angles within a quarter turn of zero.
 #[inline(always)]
-fn sin_cos_near<L: Lanes>(angle: L) -> [L; 2] {
+pub fn sin_cos_near<L: Lanes>(angle: L) -> [L; 2] {
     let [s0, s1, s2] = [-0.166_666_55, 0.008_332_16, -0.000_195_152_13].map(L::splat);
     let [c0, c1, c2] = [0.041_666_646, -0.001_388_731_5, 0.000_024_433_073].map(L::splat);
     let z = angle * angle;

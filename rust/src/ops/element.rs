@@ -6,6 +6,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::registers::{Arch, Register};
+use super::transcendental::Transcendental;
 
 /// A type of array elements; sums are formed in [`Element::Real`].
 pub trait Element: Copy + Send + Sync + 'static {
@@ -41,6 +42,8 @@ pub trait Real:
     + Mul<Output = Self>
     + Div<Output = Self>
     + Default
+    + Transcendental
+    + Into<f64>
 {
     type Mask: Copy + Default;
 

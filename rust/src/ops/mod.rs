@@ -2,18 +2,25 @@
 
 pub(crate) mod categorical;
 pub(crate) mod element;
-pub(crate) mod gae;
+pub(crate) mod estimators;
+pub(crate) mod gaussian;
 pub(crate) mod groups;
 pub(crate) mod grpo_loss;
 pub(crate) mod kl;
 mod line;
 pub(crate) mod logprobs;
+mod model;
+pub(crate) mod moments;
+pub(crate) mod n_step;
 pub(crate) mod noise;
 pub(crate) mod ppo_loss;
+pub(crate) mod preferences;
 pub mod random;
 mod registers;
+pub(crate) mod rollout;
 mod scan;
 pub(crate) mod strided;
 pub(crate) mod surrogate;
 mod tiles;
 pub mod transcendental;
+pub(crate) mod walk;

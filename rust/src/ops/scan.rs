@@ -18,6 +18,27 @@ use super::strided::RowsMut;
 pub struct Coefficients<V> {
     pub decays: V,
     pub offsets: V,
+    /// Results may look at `gains x[t+1] + bases`.
+    pub gains: V,
+    pub bases: V,
+}
+
+impl<V: Register> Coefficients<V> {
+    /// For results that do not look ahead.
+    #[inline(always)]
+    pub fn new(decays: V, offsets: V) -> Self {
+        Self {
+            decays,
+            offsets,
+            gains: decays,
+            bases: offsets,
+        }
+    }
+
+    #[inline(always)]
+    fn ahead(&self, x_next: V) -> V {
+        self.bases.add(self.gains.kept(x_next))
+    }
 }
 
 /// How transitions become coefficients, and the recurrence results.
@@ -50,8 +71,16 @@ pub trait Recurrence {
     /// given. False is always right and costs only time.
     fn is_uncut(&self, block: &Self::Slices) -> bool;
 
-    /// What is written to the two outputs.
-    fn results<V: Register<Real = Self::Real>>(&self, values: V, x: V) -> [V; 2];
+    /// The lanes that do not count, from `start` on: nothing happens in them, and the results are
+    /// zero. `None` if all of them count.
+    fn skipped<V: Register<Real = Self::Real>>(
+        &self,
+        slices: &Self::Slices,
+        start: usize,
+    ) -> Option<V::Mask>;
+
+    /// What is written to the two outputs; `ahead` is `gains x[t+1] + bases`.
+    fn results<V: Register<Real = Self::Real>>(&self, values: V, x: V, ahead: V) -> [V; 2];
 }
 
 /// What is handed backwards in time, for each environment.
@@ -81,26 +110,46 @@ macro_rules! for_groups {
     };
 }
 
+/// One row of each output.
+type Row<'a, R> = [Option<&'a mut [R]>; 2];
+
 /// Walk `times` rows of environments from the last to the first, from `state` and to it.
 #[inline(always)]
 pub fn walk_rows<M: Recurrence>(
     model: &M,
     times: usize,
     state: &mut State<M::Real>,
-    outputs: [RowsMut<'_, M::Real>; 2],
+    outputs: &mut [Option<RowsMut<'_, M::Real>>; 2],
 ) {
-    let [mut first, mut second] = outputs;
     let width = state.carry.len();
     let (carry, next_values) = (&mut state.carry[..], &mut state.next_values[..width]);
     for time in (0..times).rev() {
         let row = M::part(&model.row(time), 0, width);
-        let mut outputs = [
-            &mut first.row(time)[..width],
-            &mut second.row(time)[..width],
-        ];
+        let mut outputs = rows(outputs, time).map(|row| row.map(|row| &mut row[..width]));
         for_groups!(width, |start, V| {
             step::<M, V<M::Real>>(model, &row, start, carry, next_values, &mut outputs);
         });
+    }
+}
+
+#[inline(always)]
+fn rows<'a, R>(outputs: &'a mut [Option<RowsMut<'_, R>>; 2], index: usize) -> Row<'a, R> {
+    let [first, second] = outputs;
+    let row = |rows: &'a mut Option<_>| {
+        rows.as_mut()
+            .map(|rows: &mut RowsMut<'_, R>| rows.row(index))
+    };
+    [row(first), row(second)]
+}
+
+#[inline(always)]
+fn store<V: Register>(results: [V; 2], outputs: &mut Row<'_, V::Real>, start: usize) {
+    let [first, second] = outputs;
+    if let Some(first) = first {
+        results[0].store(&mut first[start..]);
+    }
+    if let Some(second) = second {
+        results[1].store(&mut second[start..]);
     }
 }
 
@@ -111,30 +160,36 @@ fn step<M: Recurrence, V: Register<Real = M::Real>>(
     start: usize,
     carry: &mut [M::Real],
     next_values: &mut [M::Real],
-    outputs: &mut [&mut [M::Real]; 2],
+    outputs: &mut Row<'_, M::Real>,
 ) {
     let (carry, next_values) = (&mut carry[start..], &mut next_values[start..]);
-    let values = V::load(&M::values(row)[start..]);
-    let found = model.coefficients(row, start, values, V::load(next_values));
-    let x = found.offsets.add(found.decays.kept(V::load(carry)));
-    let results = model.results(values, x);
-    results[0].store(&mut outputs[0][start..]);
-    results[1].store(&mut outputs[1][start..]);
+    let mut values = V::load(&M::values(row)[start..]);
+    let (next_value, x_next) = (V::load(next_values), V::load(carry));
+    let found = model.coefficients(row, start, values, next_value);
+    let mut x = found.offsets.add(found.decays.kept(x_next));
+    let mut results = model.results(values, x, found.ahead(x_next));
+    if let Some(skipped) = model.skipped::<V>(row, start) {
+        let zero = V::splat(M::Real::ZERO);
+        x = V::choose(skipped, x_next, x);
+        values = V::choose(skipped, next_value, values);
+        results = results.map(|result| V::choose(skipped, zero, result));
+    }
+    store(results, outputs, start);
     x.store(carry);
     values.store(next_values);
 }
 
-/// Walk row `index`, a line of times of one trajectory, from its end to its beginning, from
-/// `state = (next value, x at the next time)` and to it.
+/// Walk row `index`, a line of times of one trajectory all of which count, from its end to its
+/// beginning, from `state = (next value, x at the next time)` and to it.
 #[inline(always)]
 pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     model: &M,
     index: usize,
     powers: Option<&Powers<V>>,
     state: &mut (M::Real, M::Real),
-    outputs: [&mut [M::Real]; 2],
+    outputs: &mut [Option<RowsMut<'_, M::Real>>; 2],
 ) {
-    let [first, second] = outputs;
+    let mut outputs = rows(outputs, index);
     let line = model.row(index);
     let line_values = M::values(&line);
     let head = line_values.len() % BLOCK;
@@ -145,36 +200,35 @@ pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
         let mut values = [later_values; 4];
         let mut decays: Block<V> = values;
         let mut offsets: Block<V> = values;
+        let mut found = [Coefficients::new(later_values, later_values); 4];
         for register in (0..registers::<V>()).rev() {
             let at = register * V::LANES;
             values[register] = V::load(&M::values(&block)[at..]);
             let next_values = values[register].shift(1, later_values);
             later_values = values[register];
-            let found = model.coefficients(&block, at, values[register], next_values);
-            decays[register] = found.decays;
-            offsets[register] = found.offsets;
+            found[register] = model.coefficients(&block, at, values[register], next_values);
+            decays[register] = found[register].decays;
+            offsets[register] = found[register].offsets;
         }
+        let mut later = carry;
         let x = match powers {
             Some(powers) if model.is_uncut(&block) => solve_uncut(powers, offsets, &mut carry),
             _ => solve(decays, offsets, &mut carry),
         };
-        let (first, second) = (
-            &mut first[start..start + BLOCK],
-            &mut second[start..start + BLOCK],
-        );
-        for register in 0..registers::<V>() {
-            let at = register * V::LANES;
-            let results = model.results(values[register], x[register]);
-            results[0].store(&mut first[at..]);
-            results[1].store(&mut second[at..]);
+        for register in (0..registers::<V>()).rev() {
+            let ahead = found[register].ahead(x[register].shift(1, later));
+            later = x[register];
+            let results = model.results(values[register], x[register], ahead);
+            store(results, &mut outputs, start + register * V::LANES);
         }
     }
     let (mut next_value, mut x) = ([later_values.lane_0()], [carry.lane_0()]);
     for time in (0..head).rev() {
         let value = lanes(line_values, time);
-        let Coefficients { decays, offsets } = model.coefficients(&line, time, value, next_value);
-        x = offsets.add(decays.kept(x));
-        [[first[time]], [second[time]]] = model.results(value, x);
+        let found = model.coefficients(&line, time, value, next_value);
+        let ahead = found.ahead(x);
+        x = found.offsets.add(found.decays.kept(x));
+        store(model.results(value, x, ahead), &mut outputs, time);
         next_value = value;
     }
     *state = (next_value[0], x[0]);

@@ -7,6 +7,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::ptr;
 use std::slice;
 
 use super::element::{Element, Real};
@@ -35,7 +36,27 @@ impl Layout {
         }
     }
 
-    fn transposed(self) -> Self {
+    /// One number in all places.
+    pub fn constant<T>(number: &T, rows: usize, lanes: usize) -> Self {
+        Self {
+            base: ptr::from_ref(number).cast_mut().cast(),
+            row_stride: 0,
+            lane_stride: 0,
+            rows,
+            lanes,
+        }
+    }
+
+    /// The last row first.
+    pub fn reversed(self) -> Self {
+        Self {
+            base: self.address(self.rows.max(1) - 1, 0),
+            row_stride: -self.row_stride,
+            ..self
+        }
+    }
+
+    pub fn transposed(self) -> Self {
         Self {
             row_stride: self.lane_stride,
             lane_stride: self.row_stride,
@@ -72,8 +93,9 @@ impl Layout {
         start..end
     }
 
+    /// Where an element lies.
     #[inline(always)]
-    fn address(&self, row: usize, lane: usize) -> *mut u8 {
+    pub fn address(&self, row: usize, lane: usize) -> *mut u8 {
         let offset = row as isize * self.row_stride + lane as isize * self.lane_stride;
         self.base.wrapping_offset(offset)
     }
@@ -228,6 +250,10 @@ unsafe fn load<V: Element>(layout: &Layout, buffer: &mut [V::Real]) {
             // SAFETY: the elements can be read; they are side by side and aligned.
             let from = unsafe { slice::from_raw_parts(layout.address(row, 0).cast(), to.len()) };
             V::widen_slice(from, to);
+        } else if layout.lane_stride == 0 {
+            // SAFETY: the caller's.
+            let element: V = unsafe { layout.address(row, 0).cast::<V>().read_unaligned() };
+            to.fill(element.widen());
         } else {
             for (lane, slot) in to.iter_mut().enumerate() {
                 // SAFETY: the caller's.
@@ -429,6 +455,9 @@ impl FlagSource {
                     // SAFETY: see `new`.
                     *slot = test(unsafe { from.add(lane).read_unaligned() });
                 }
+            } else if layout.lane_stride == 0 {
+                // SAFETY: see `new`.
+                to.fill(test(unsafe { from.read_unaligned() }));
             } else {
                 for (lane, slot) in to.iter_mut().enumerate() {
                     // SAFETY: see `new`.

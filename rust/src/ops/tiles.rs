@@ -15,11 +15,22 @@ impl<R: Real> Feed<R> {
 
     #[inline(always)]
     pub fn rows<'a>(&'a mut self, source: &'a Source<R>) -> Rows<'a, R> {
-        if let Some(rows) = source.rows() {
-            return rows;
+        match source.rows() {
+            Some(rows) => rows,
+            None => self.changed_rows(source, |_| ()),
         }
+    }
+
+    /// Rows of a copy that `change` was applied to.
+    #[inline(always)]
+    pub fn changed_rows<'a>(
+        &'a mut self,
+        source: &'a Source<R>,
+        change: impl FnOnce(&mut [R]),
+    ) -> Rows<'a, R> {
         let buffer = first(&mut self.buffer, source.len());
         source.load(buffer);
+        change(buffer);
         Rows::of_buffer(buffer, source.lanes())
     }
 }
@@ -36,11 +47,22 @@ impl FlagFeed {
 
     #[inline(always)]
     pub fn rows<'a>(&'a mut self, source: &'a FlagSource) -> Rows<'a, u8> {
-        if let Some(rows) = source.rows() {
-            return rows;
+        match source.rows() {
+            Some(rows) => rows,
+            None => self.changed_rows(source, |_| ()),
         }
+    }
+
+    /// Rows of a copy that `change` was applied to.
+    #[inline(always)]
+    pub fn changed_rows<'a>(
+        &'a mut self,
+        source: &'a FlagSource,
+        change: impl FnOnce(&mut [u8]),
+    ) -> Rows<'a, u8> {
         let buffer = first(&mut self.buffer, source.len());
         source.load(buffer);
+        change(buffer);
         Rows::of_buffer(buffer, source.lanes())
     }
 }

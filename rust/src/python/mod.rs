@@ -1,13 +1,17 @@
 //! The pyo3 boundary: borrow buffers, check them, release the GIL, call the core, map errors.
 
 mod arrays;
+mod call;
 mod envs;
+mod estimate;
+mod frame;
 mod gae;
 mod groups;
 mod kl;
 mod logprobs;
 mod ops;
 mod policy_losses;
+mod preferences;
 mod sampling;
 
 use pyo3::prelude::*;

@@ -5,15 +5,15 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::{arrays, gae, groups, kl, logprobs, policy_losses};
+use super::{arrays, estimate, gae, groups, kl, logprobs, policy_losses, preferences};
 use crate::ops::random;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(arrays::array_address, module)?)?;
     module.add_function(wrap_pyfunction!(gae::gae, module)?)?;
-    module.add_function(wrap_pyfunction!(gae::gae_raw, module)?)?;
     module.add_function(wrap_pyfunction!(groups::group_advantages, module)?)?;
     module.add_function(wrap_pyfunction!(groups::group_advantages_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(estimate::estimate_raw, module)?)?;
     policy_losses::register(module)?;
     module.add_function(wrap_pyfunction!(logprobs::token_logprobs_raw, module)?)?;
     module.add_function(wrap_pyfunction!(
@@ -22,6 +22,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     )?)?;
     module.add_function(wrap_pyfunction!(kl::token_kl_raw, module)?)?;
     module.add_function(wrap_pyfunction!(kl::token_kl_backward_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(preferences::dpo_loss_raw, module)?)?;
     module.add_function(wrap_pyfunction!(uniform_raw, module)?)?;
     module.add_function(wrap_pyfunction!(permutation_raw, module)?)
 }

@@ -10,6 +10,7 @@ use super::arrays::Code;
 use super::ops::{slice_at, slice_of};
 use crate::ops::categorical::{self, Drawn, Samples};
 use crate::ops::element::Element;
+use crate::ops::gaussian::{self, Gaussians, Pass};
 use crate::ops::noise::Draw;
 use crate::ops::strided::{Layout, Sink, Source};
 use crate::ops::transcendental::Transcendental;
@@ -17,7 +18,9 @@ use crate::pool::PoolError;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(sample_categorical_raw, module)?)?;
-    module.add_function(wrap_pyfunction!(sample_categorical_backward_raw, module)?)
+    module.add_function(wrap_pyfunction!(sample_categorical_backward_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(sample_gaussian_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(sample_gaussian_backward_raw, module)?)
 }
 
 /// Elements from which releasing the GIL costs less than it gives.
@@ -152,6 +155,139 @@ impl CategoricalBackward {
             entropy_gradients,
         };
         categorical::backward(source, drawn, sink)
+    }
+}
+
+/// Draw from rows of Gaussians.
+#[pyfunction]
+#[pyo3(signature = (
+    mean, log_std, actions, rows, dimensions, code, log_prob, seed, step, squash, /
+))]
+fn sample_gaussian_raw(
+    py: Python<'_>,
+    mean: Place,
+    log_std: Place,
+    actions: Place,
+    rows: usize,
+    dimensions: usize,
+    code: usize,
+    log_prob: usize,
+    seed: u64,
+    step: u32,
+    squash: bool,
+) -> PyResult<()> {
+    let call = Gaussian {
+        distributions: [mean, log_std],
+        rows,
+        dimensions,
+        log_prob,
+        draw: Draw { seed, step },
+        squash,
+    };
+    let work = match float(code)? {
+        Code::F16 => Gaussian::forward::<f16>,
+        Code::Bf16 => Gaussian::forward::<bf16>,
+        Code::F32 => Gaussian::forward::<f32>,
+        _ => Gaussian::forward::<f64>,
+    };
+    detached(py, rows * dimensions, || work(&call, actions))
+}
+
+/// Gradients of mean and `log_std`.
+#[pyfunction]
+#[pyo3(signature = (
+    mean, log_std, action_gradients, mean_gradients, log_std_gradients, rows, dimensions, code,
+    log_prob_gradients, seed, step, squash, /
+))]
+fn sample_gaussian_backward_raw(
+    py: Python<'_>,
+    mean: Place,
+    log_std: Place,
+    action_gradients: Place,
+    mean_gradients: Place,
+    log_std_gradients: Place,
+    rows: usize,
+    dimensions: usize,
+    code: usize,
+    log_prob_gradients: usize,
+    seed: u64,
+    step: u32,
+    squash: bool,
+) -> PyResult<()> {
+    let call = Gaussian {
+        distributions: [mean, log_std],
+        rows,
+        dimensions,
+        log_prob: log_prob_gradients,
+        draw: Draw { seed, step },
+        squash,
+    };
+    let work = match float(code)? {
+        Code::F16 => Gaussian::backward::<f16>,
+        Code::Bf16 => Gaussian::backward::<bf16>,
+        Code::F32 => Gaussian::backward::<f32>,
+        _ => Gaussian::backward::<f64>,
+    };
+    let results = [mean_gradients, log_std_gradients];
+    detached(py, rows * dimensions, || {
+        work(&call, action_gradients, results)
+    })
+}
+
+/// `log_prob` is the address of the log-probabilities, or of their gradients.
+struct Gaussian {
+    distributions: [Place; 2],
+    rows: usize,
+    dimensions: usize,
+    log_prob: usize,
+    draw: Draw,
+    squash: bool,
+}
+
+impl Gaussian {
+    fn forward<V: Element<Real: Transcendental>>(&self, actions: Place) -> Result<(), PoolError> {
+        let pass = Pass::Forward {
+            // SAFETY: the caller vouches for the results, and that nobody else uses them.
+            actions: unsafe { Sink::new::<V>(self.layout::<V>(actions)) },
+            // SAFETY: as above.
+            log_prob: unsafe { slice_at(self.log_prob, self.rows) },
+        };
+        gaussian::run(self.gaussians::<V>(), self.rows, pass)
+    }
+
+    fn backward<V: Element<Real: Transcendental>>(
+        &self,
+        action_gradients: Place,
+        results: [Place; 2],
+    ) -> Result<(), PoolError> {
+        // SAFETY: the caller vouches for the results, and that nobody else uses them.
+        let [mean, log_std] = results.map(|at| unsafe { Sink::new::<V>(self.layout::<V>(at)) });
+        let pass = Pass::Backward {
+            // SAFETY: the caller vouches for the gradients.
+            action_gradients: unsafe { Source::new::<V>(self.layout::<V>(action_gradients)) },
+            // SAFETY: as above.
+            log_prob_gradients: unsafe { slice_of(self.log_prob, self.rows) },
+            mean,
+            log_std,
+        };
+        gaussian::run(self.gaussians::<V>(), self.rows, pass)
+    }
+
+    fn gaussians<V: Element>(&self) -> Gaussians<V::Real> {
+        let [mean, log_std] = self
+            .distributions
+            // SAFETY: the caller vouches for both arrays.
+            .map(|at| unsafe { Source::new::<V>(self.layout::<V>(at)) });
+        Gaussians {
+            mean,
+            log_std,
+            draw: self.draw,
+            squash: self.squash,
+        }
+    }
+
+    fn layout<V>(&self, at: Place) -> Layout {
+        layout::<V>(at, self.rows, self.dimensions)
     }
 }
 

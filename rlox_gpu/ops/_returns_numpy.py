@@ -1,0 +1,77 @@
+"""The estimators on NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _rust
+from ._arguments import FLAGS, FLOATS, address
+from ._returns_checks import (
+    Kind,
+    check_inputs,
+    check_out,
+    check_truncation,
+    out_names,
+    sequences,
+    split_numbers,
+)
+from ._returns_specs import Spec
+
+# NumPy has no bfloat16.
+_FLAGS = {np.dtype(name): code for name, code in FLAGS.items() if name != "bfloat16"}
+_VALUES = {np.dtype(name): code for name, code in FLOATS.items() if name != "bfloat16"}
+_KIND = Kind("NumPy array", np.ndarray, _VALUES, _FLAGS, np.broadcast_to)
+
+
+def estimate(
+    spec: Spec, arrays: dict[str, Any], numbers: dict[str, Any], time_dim: Any, out: Any
+) -> tuple[Any, ...]:
+    """The results of one estimator: check, allocate, call."""
+    *_, boundary, truncated, final_values, _, _, _ = arrays.values()
+    like = arrays[spec.steps[0]]
+    check_truncation(spec, truncated, final_values)
+    if isinstance(boundary, (float, int)) and like.ndim == 1 and like.dtype in _VALUES:
+        arrays = arrays | {spec.boundary: np.asarray(boundary, like.dtype)}
+    inputs = list(arrays.values())
+    check_inputs(_KIND, spec, inputs, time_dim)
+    scalars, *discounts = split_numbers(_KIND, spec, numbers, like)
+    inputs += discounts
+    if out is None:
+        out = tuple(
+            np.empty(3) if name == "moments" else np.empty(like.shape, like.dtype)
+            for name in spec.results
+        )
+    else:
+        check_out(_KIND, spec, out, like)
+        _check_memory(spec, [*arrays, "gamma", spec.numbers[-1]], inputs, out)
+    _rust.estimate_raw(
+        spec.code,
+        [None if x is None else _described(x) for x in inputs],
+        [_described(x) for x in out],
+        like.shape,
+        sequences(inputs),
+        time_dim,
+        scalars,
+        True,
+    )
+    return tuple(out)
+
+
+def _described(x: Any) -> tuple[int, tuple[int, ...], int]:
+    return address(x), x.strides, _FLAGS[x.dtype]
+
+
+def _check_memory(spec: Spec, names: list[str], inputs: list[Any], out: Any) -> None:
+    """Raise if an output cannot be written or shares memory with another argument."""
+    others = {name: x for name, x in zip(names, inputs, strict=True) if x is not None}
+    for name, x in zip(out_names(spec), out, strict=True):
+        if not x.flags.writeable:
+            raise ValueError(f"{name}: expected a writeable array, got a read-only one")
+        if any(step == 0 and size > 1 for step, size in zip(x.strides, x.shape, strict=True)):
+            raise ValueError(f"{name}: expected distinct elements, got a broadcast array")
+        for other, array in others.items():
+            if np.shares_memory(x, array):
+                raise ValueError(f"{name}: expected memory of its own, got some of {other}")
+        others[name] = x
