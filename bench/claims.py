@@ -9,6 +9,8 @@ from dataclasses import dataclass
 GAE_1024 = "gae f32 128x1024 time-major"
 GAE_8192 = "gae f32 128x8192 time-major"
 GAE_SINGLE = "gae f64 32768 single trajectory"
+GROUPS = "group advantages f32 4096x16"
+GROUPS_SMALL = "group advantages f64 64x8"
 VTRACE_1024 = "vtrace f32 128x1024 time-major"
 TD_LAMBDA_1024 = "td_lambda_returns f32 128x1024 time-major"
 OUT = "rlox-gpu numpy out="
@@ -82,6 +84,13 @@ CLAIMS = (
     Claim("gae 128x1024 against a NumPy loop", ratio(GAE_1024, "rlox-gpu numpy", "numpy loop"), 12),
     Claim("gae 128x8192 against a NumPy loop", ratio(GAE_8192, "rlox-gpu numpy", "numpy loop"), 3),
     Claim("gae single trajectory against rlox", ratio(GAE_SINGLE, "rlox-gpu numpy", "rlox"), 3),
+    Claim("group advantages 4096x16 against rlox", ratio(GROUPS, "rlox-gpu numpy", "rlox"), 5),
+    Claim("group advantages 4096x16 against torch", ratio(GROUPS, "rlox-gpu numpy", "torch"), 15),
+    Claim(
+        "group advantages 64x8 against rlox",
+        ratio(GROUPS_SMALL, "rlox-gpu, rlox's name", "rlox"),
+        1,
+    ),
     Claim(
         "V-trace 128x1024 in the time of GAE",
         share(VTRACE_1024, OUT, (GAE_1024, OUT)),

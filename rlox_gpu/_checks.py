@@ -94,11 +94,30 @@ def integer(name: str, value: Any, stop: int) -> int:
     ValueError
         If it is out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    # Asking for the type first is quicker than for what it can do.
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise TypeError(f"{name}: expected an integer, got {described(value)}")
     number = int(value)
     if not 0 <= number < stop:
         raise ValueError(f"{name}: expected an integer in [0, {stop}), got {number}")
+    return number
+
+
+def not_negative(name: str, value: Any) -> float:
+    """``value`` as a finite float of at least zero.
+
+    Raises
+    ------
+    TypeError
+        If it is no plain real number (tensors and arrays are none).
+    ValueError
+        If it is negative, infinite or NaN.
+    """
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise TypeError(f"{name}: expected a plain number, got {described(value)}")
+    number = float(value)
+    if not 0.0 <= number < math.inf:
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {number!r}")
     return number
 
 

@@ -176,6 +176,54 @@ def dpo_loss_raw(
     The caller vouches for all memory.
     """
 
+def group_advantages(
+    rewards: NDArray[Any],
+    group_size: int | None,
+    ids: NDArray[Any] | None,
+    mask: NDArray[Any] | None,
+    tokens: NDArray[Any] | None,
+    leave_one_out: bool,
+    scale: int,
+    ddof: float,
+    eps: float,
+    least: float,
+    /,
+) -> NDArray[Any]:
+    """Advantages of rewards ``[P, K]`` or ``[P * K]`` in their groups.
+
+    ``ids`` are int64, as many as rewards; rewards and mask are contiguous then. With ``tokens``
+    ``[number of rewards, T]`` the result has that shape. ``scale``: 0 none, 1 the group's
+    deviation, 2 that of all rewards. A deviation below ``least`` counts as zero.
+    """
+
+def group_advantages_raw(
+    rewards: int,
+    strides: tuple[int, ...],
+    shape: tuple[int, int],
+    code: int,
+    ids: int,
+    mask: int,
+    mask_strides: tuple[int, ...],
+    mask_code: int,
+    tokens: int,
+    token_strides: tuple[int, ...],
+    token_code: int,
+    width: int,
+    out: int,
+    leave_one_out: bool,
+    scale: int,
+    ddof: float,
+    eps: float,
+    least: float,
+    /,
+) -> None:
+    """The same on bare memory: addresses (0 for none), strides in elements, type codes.
+
+    ``shape`` is that of rewards and mask, ``[groups, size]``; with ids, int64 side by side, it is
+    ``[1, N]``. ``tokens`` is ``[groups * size, width]``. ``out`` is contiguous. The caller vouches
+    for the memory.
+    """
+
 def uniform_raw(out: int, count: int, seed: int, step: int, stream: int, /) -> None:
     """Fill ``count`` float32 at address ``out`` with uniform numbers in [0, 1).
 

@@ -6,6 +6,7 @@ process of its own, by test_kernels_interpreter.py.
 
 import estimator_api_cases
 import estimator_kernel_cases
+import groups_kernel_cases
 import kernel_cases
 import kl_kernel_cases
 import logprobs_kernel_cases
@@ -13,10 +14,12 @@ import policy_losses_kernel_cases
 import preferences_kernel_cases
 import pytest
 import sampling_kernel_cases
+import statistics_kernel_cases
 
 from rlox_gpu import _dispatch
 
 for _cases in (
+    groups_kernel_cases,
     kernel_cases,
     estimator_api_cases,
     estimator_kernel_cases,
@@ -25,6 +28,7 @@ for _cases in (
     policy_losses_kernel_cases,
     preferences_kernel_cases,
     sampling_kernel_cases,
+    statistics_kernel_cases,
 ):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):

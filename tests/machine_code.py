@@ -125,6 +125,47 @@ def _random_cases():
     yield "permutation", lambda: permutation(1024, seed=0, step=0)
 
 
+def _group_cases():
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for (shape, size), dtype in product({"rows": (64, 16), "long": (2, 2100)}.items(), dtypes):
+        yield _group_case(shape, size, dtype)
+    yield _group_case("rows-64x256", (64, 256), torch.float64)
+    for size in ((64, 1), (64, 2), (64, 6), (64, 64), (64, 60), (64, 500), (8, 1024)):
+        yield _group_case("rows-{}x{}".format(*size), size, torch.float32)
+    masked = {"mask": torch.ones(64, 16, dtype=torch.bool)}
+    ids = {"group_ids": torch.zeros(64, 16, dtype=torch.int64)}
+    for dtype in (torch.float32, torch.float64):
+        for scale in ("batch", "none"):
+            options = masked | {"scale": scale, "baseline": "loo"}
+            yield _group_case(f"rows-{scale}-loo-mask", (64, 16), dtype, **options)
+            yield _group_case(f"ids-{scale}-mask", (64, 16), dtype, **options, **ids)
+        yield _group_case("ids", (64, 16), dtype, group_ids=ids["group_ids"].int())
+        for width in (64, 33) if dtype is torch.float32 else (50,):
+            tokens = {"token_mask": torch.ones(64, 16, width, dtype=torch.bool)}
+            yield _group_case(f"tokens-{width}", (64, 16), dtype, **tokens)
+            yield _group_case(f"tokens-{width}-ids", (64, 16), dtype, **tokens, **ids)
+
+
+def _group_case(name, size, dtype, **options):
+    rewards = torch.zeros(size, dtype=dtype)
+    name = f"groups-{name}-{str(dtype)[6:]}"
+    return name, lambda: rlox_gpu.group_advantages(rewards, **options)
+
+
+def _statistics_cases():
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for dtype, columns in zip(dtypes, (1, 5, 64, 64), strict=True):
+        x = torch.ones(64, columns, dtype=dtype)
+        state = torch.zeros(3, columns, dtype=torch.float64)
+        name = f"{columns}-{str(dtype)[6:]}"
+        yield f"moments-{name}", lambda x=x, s=state: rlox_gpu.update_moments(s, x)
+        yield (
+            f"moments-mask-{name}",
+            lambda x=x, s=state: rlox_gpu.update_moments(s, x, mask=x[:, 0]),
+        )
+        yield f"normalize-{name}", lambda x=x, s=state: rlox_gpu.normalize(x, s[1], s[2])
+
+
 def _logprobs_cases():
     """Both passes in every number of warps, and the narrow accesses of rows that part."""
     dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -243,10 +284,12 @@ def _preferences_cases():
 
 _CASES = (
     _gae_cases,
-    _estimator_cases,
+    _group_cases,
     _random_cases,
     _logprobs_cases,
     _sampling_cases,
+    _statistics_cases,
+    _estimator_cases,
     _gaussian_cases,
     _kl_cases,
     _policy_loss_cases,

@@ -2,6 +2,7 @@
 
 import estimator_api_cases
 import estimator_kernel_cases
+import groups_kernel_cases
 import kernel_cases
 import kl_kernel_cases
 import logprobs_kernel_cases
@@ -9,6 +10,7 @@ import policy_losses_kernel_cases
 import preferences_kernel_cases
 import pytest
 import sampling_kernel_cases
+import statistics_kernel_cases
 import torch
 from torch_inputs import assert_close, make_torch_inputs, with_rows
 
@@ -18,6 +20,7 @@ from rlox_gpu.ops.random import permutation, uniform
 pytestmark = [pytest.mark.gpu, pytest.mark.unpoisoned]
 
 for _cases in (
+    groups_kernel_cases,
     kernel_cases,
     estimator_api_cases,
     estimator_kernel_cases,
@@ -26,6 +29,7 @@ for _cases in (
     policy_losses_kernel_cases,
     preferences_kernel_cases,
     sampling_kernel_cases,
+    statistics_kernel_cases,
 ):
     for _name, _check in vars(_cases).copy().items():
         if _name.startswith("check_"):

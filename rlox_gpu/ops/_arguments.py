@@ -92,6 +92,13 @@ def check_like(
         )
 
 
+def check_tokens(token_mask: Any, like: Any) -> None:
+    """Raise unless ``token_mask`` holds flags, a row of them for each element of ``like``."""
+    shape: tuple[int, ...] = getattr(token_mask, "shape", ())
+    width = shape[-1] if len(shape) else 0
+    check_like("token_mask", token_mask, "rewards", like, dtypes=FLAGS, shape=(*like.shape, width))
+
+
 def address(x: Any) -> int:
     """Where the first element lies in memory."""
     return _rust.array_address(x) if isinstance(x, np.ndarray) else int(x.data_ptr())

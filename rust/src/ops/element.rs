@@ -49,11 +49,16 @@ pub trait Real:
 
     const ZERO: Self;
     const ONE: Self;
+    /// The least that is not subnormal.
+    const MIN_POSITIVE: Self;
+    const MAX: Self;
     const NEG_INFINITY: Self;
 
     fn from_f64(x: f64) -> Self;
 
     fn to_f64(self) -> f64;
+
+    fn sqrt(self) -> Self;
 
     /// `self * by + plus`, rounded once where the processor does that in one instruction.
     fn times_plus<A: Arch>(self, by: Self, plus: Self) -> Self;
@@ -98,6 +103,8 @@ macro_rules! impl_real {
 
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
+            const MIN_POSITIVE: Self = <$type>::MIN_POSITIVE;
+            const MAX: Self = <$type>::MAX;
             const NEG_INFINITY: Self = <$type>::NEG_INFINITY;
 
             #[inline(always)]
@@ -108,6 +115,11 @@ macro_rules! impl_real {
             #[inline(always)]
             fn to_f64(self) -> f64 {
                 f64::from(self)
+            }
+
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                self.sqrt()
             }
 
             #[inline(always)]

@@ -109,7 +109,7 @@ impl Estimator for Vtrace {
     fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
         let [rewards, values, log_ratios, _] = step.slots;
         let ratios = log_ratios.exp();
-        let (rho, c) = (ratios.at_most(step.bars[0]), ratios.at_most(step.bars[1]));
+        let (rho, c) = (step.bars[0].least(ratios), step.bars[1].least(ratios));
         let delta = rho.mul(rewards.add(step.bootstrap).sub(values));
         Coefficients {
             gains: rho.mul(step.discount),
@@ -137,7 +137,7 @@ impl Estimator for Retrace {
     fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
         let [rewards, _, q_values, log_ratios] = step.slots;
         let target = rewards.add(step.bootstrap);
-        let trace = step.lambda.mul(log_ratios.exp().at_most(step.bars[0]));
+        let trace = step.lambda.mul(step.bars[0].least(log_ratios.exp()));
         Coefficients {
             gains: step.discount,
             bases: target,

@@ -4,6 +4,7 @@ pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod estimators;
 pub(crate) mod gaussian;
+pub(crate) mod groups;
 pub(crate) mod grpo_loss;
 pub(crate) mod kl;
 mod line;

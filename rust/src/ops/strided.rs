@@ -106,6 +106,12 @@ impl Layout {
         self.lanes <= 1 || self.lane_stride == size as isize
     }
 
+    /// Whether each row of dense elements of `size` bytes starts where the one before ends.
+    #[inline(always)]
+    fn is_flat(&self, size: usize) -> bool {
+        self.rows <= 1 || self.row_stride == (self.lanes * size) as isize
+    }
+
     /// Whether every row can be used as a slice of elements of `size` bytes.
     #[inline(always)]
     fn has_slices(&self, size: usize, align: usize) -> bool {
@@ -140,6 +146,18 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
+impl<'a, T> Rows<'a, T> {
+    /// All elements, where one row follows the other.
+    #[inline(always)]
+    pub fn flat(&self) -> Option<&'a [T]> {
+        let Layout { rows, lanes, .. } = self.layout;
+        // SAFETY: as in `row`, and nothing lies between the rows.
+        self.layout.is_flat(size_of::<T>()).then(|| unsafe {
+            slice::from_raw_parts(self.layout.address(0, 0).cast(), rows * lanes)
+        })
+    }
+}
+
 /// Rows that can be written as slices.
 pub struct RowsMut<'a, T> {
     layout: Layout,
@@ -161,6 +179,18 @@ impl<'a, T> RowsMut<'a, T> {
         // SAFETY: as in `Rows::row`; the memory is borrowed mutably for 'a, and the result
         // borrows `self`, so that one row exists at a time.
         unsafe { slice::from_raw_parts_mut(self.layout.address(row, 0).cast(), self.layout.lanes) }
+    }
+}
+
+impl<T> RowsMut<'_, T> {
+    /// All elements, where one row follows the other.
+    #[inline(always)]
+    pub fn flat(&mut self) -> Option<&mut [T]> {
+        let Layout { rows, lanes, .. } = self.layout;
+        // SAFETY: as in `row`, and nothing lies between the rows.
+        self.layout.is_flat(size_of::<T>()).then(|| unsafe {
+            slice::from_raw_parts_mut(self.layout.address(0, 0).cast(), rows * lanes)
+        })
     }
 }
 
@@ -472,6 +502,15 @@ impl<R: Real> Sink<'_, R> {
         Self {
             layout,
             format: V::FORMAT,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// A buffer in which each row takes `width` elements.
+    pub fn of_buffer(buffer: &mut [R], width: usize) -> Sink<'_, R> {
+        Sink {
+            layout: buffer_layout(buffer.as_mut_ptr(), buffer.len(), width),
+            format: R::FORMAT,
             lifetime: PhantomData,
         }
     }

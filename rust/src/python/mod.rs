@@ -6,6 +6,7 @@ mod envs;
 mod estimate;
 mod frame;
 mod gae;
+mod groups;
 mod kl;
 mod logprobs;
 mod ops;

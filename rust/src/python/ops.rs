@@ -5,12 +5,14 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::{arrays, estimate, gae, kl, logprobs, policy_losses, preferences};
+use super::{arrays, estimate, gae, groups, kl, logprobs, policy_losses, preferences};
 use crate::ops::random;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(arrays::array_address, module)?)?;
     module.add_function(wrap_pyfunction!(gae::gae, module)?)?;
+    module.add_function(wrap_pyfunction!(groups::group_advantages, module)?)?;
+    module.add_function(wrap_pyfunction!(groups::group_advantages_raw, module)?)?;
     module.add_function(wrap_pyfunction!(estimate::estimate_raw, module)?)?;
     policy_losses::register(module)?;
     module.add_function(wrap_pyfunction!(logprobs::token_logprobs_raw, module)?)?;

@@ -70,8 +70,14 @@ pub trait Register: Copy {
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     fn exp(self) -> Self;
-    /// `bound` where that is less; NaN stays NaN.
-    fn at_most(self, bound: Self) -> Self;
+    /// The lesser of each pair of lanes; `other` where there is a NaN.
+    fn least(self, other: Self) -> Self;
+    /// The greater of each pair of lanes; `other` where there is a NaN.
+    fn greatest(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
+    fn sqrt(self) -> Self;
+    /// Each lane gets the one whose number differs in the bit `by`, a power of two below `LANES`.
+    fn exchange(self, by: usize) -> Self;
     /// `self * x`, and zero where `self` is zero.
     fn kept(self, x: Self) -> Self;
     /// Lanes `by` and up, then the first lanes of `after`; `by` is a power of two below `LANES`,
@@ -136,8 +142,40 @@ impl<R: Real, const L: usize> Register for [R; L] {
     }
 
     #[inline(always)]
-    fn at_most(self, bound: Self) -> Self {
-        each(|lane| R::choose(R::mask(bound[lane] < self[lane]), bound[lane], self[lane]))
+    fn least(self, other: Self) -> Self {
+        each(|lane| {
+            if self[lane] < other[lane] {
+                self[lane]
+            } else {
+                other[lane]
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn greatest(self, other: Self) -> Self {
+        each(|lane| {
+            if self[lane] > other[lane] {
+                self[lane]
+            } else {
+                other[lane]
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        each(|lane| self[lane] / other[lane])
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        each(|lane| self[lane].sqrt())
+    }
+
+    #[inline(always)]
+    fn exchange(self, by: usize) -> Self {
+        each(|lane| self[lane ^ by])
     }
 
     #[inline(always)]

@@ -7,18 +7,22 @@ use std::arch::x86_64::{
     _mm256_broadcastsd_pd, _mm256_broadcastss_ps, _mm256_castpd256_pd128, _mm256_castps_si256,
     _mm256_castps256_ps128, _mm256_castsi256_pd, _mm256_castsi256_ps, _mm256_cmp_pd, _mm256_cmp_ps,
     _mm256_cmpeq_epi32, _mm256_cmpeq_epi64, _mm256_cvtepu8_epi32, _mm256_cvtepu8_epi64,
-    _mm256_cvtsd_f64, _mm256_cvtss_f32, _mm256_loadu_pd, _mm256_loadu_ps, _mm256_min_pd,
-    _mm256_min_ps, _mm256_mul_pd, _mm256_mul_ps, _mm256_permute2f128_pd, _mm256_permute2f128_ps,
-    _mm256_set1_pd, _mm256_set1_ps, _mm256_setzero_pd, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_shuffle_pd, _mm256_storeu_pd, _mm256_storeu_ps, _mm256_sub_pd, _mm256_sub_ps,
-    _mm512_add_pd, _mm512_add_ps, _mm512_alignr_epi32, _mm512_alignr_epi64, _mm512_broadcastsd_pd,
-    _mm512_broadcastss_ps, _mm512_castpd_si512, _mm512_castpd512_pd128, _mm512_castps_si512,
-    _mm512_castps512_ps128, _mm512_castsi512_pd, _mm512_castsi512_ps, _mm512_cmp_pd_mask,
-    _mm512_cmp_ps_mask, _mm512_cvtsd_f64, _mm512_cvtss_f32, _mm512_loadu_pd, _mm512_loadu_ps,
-    _mm512_mask_blend_pd, _mm512_mask_blend_ps, _mm512_maskz_mov_pd, _mm512_maskz_mov_ps,
-    _mm512_maskz_mul_pd, _mm512_maskz_mul_ps, _mm512_min_pd, _mm512_min_ps, _mm512_mul_pd,
-    _mm512_mul_ps, _mm512_set1_pd, _mm512_set1_ps, _mm512_setzero_pd, _mm512_setzero_ps,
-    _mm512_storeu_pd, _mm512_storeu_ps, _mm512_sub_pd, _mm512_sub_ps,
+    _mm256_cvtsd_f64, _mm256_cvtss_f32, _mm256_div_pd, _mm256_div_ps, _mm256_loadu_pd,
+    _mm256_loadu_ps, _mm256_max_pd, _mm256_max_ps, _mm256_min_pd, _mm256_min_ps, _mm256_mul_pd,
+    _mm256_mul_ps, _mm256_permute_pd, _mm256_permute_ps, _mm256_permute2f128_pd,
+    _mm256_permute2f128_ps, _mm256_set1_pd, _mm256_set1_ps, _mm256_setzero_pd, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_shuffle_pd, _mm256_sqrt_pd, _mm256_sqrt_ps, _mm256_storeu_pd,
+    _mm256_storeu_ps, _mm256_sub_pd, _mm256_sub_ps, _mm512_add_pd, _mm512_add_ps,
+    _mm512_alignr_epi32, _mm512_alignr_epi64, _mm512_broadcastsd_pd, _mm512_broadcastss_ps,
+    _mm512_castpd_si512, _mm512_castpd512_pd128, _mm512_castps_si512, _mm512_castps512_ps128,
+    _mm512_castsi512_pd, _mm512_castsi512_ps, _mm512_cmp_pd_mask, _mm512_cmp_ps_mask,
+    _mm512_cvtsd_f64, _mm512_cvtss_f32, _mm512_div_pd, _mm512_div_ps, _mm512_loadu_pd,
+    _mm512_loadu_ps, _mm512_mask_blend_pd, _mm512_mask_blend_ps, _mm512_maskz_mov_pd,
+    _mm512_maskz_mov_ps, _mm512_maskz_mul_pd, _mm512_maskz_mul_ps, _mm512_max_pd, _mm512_max_ps,
+    _mm512_min_pd, _mm512_min_ps, _mm512_mul_pd, _mm512_mul_ps, _mm512_permute_pd,
+    _mm512_permute_ps, _mm512_set1_pd, _mm512_set1_ps, _mm512_setzero_pd, _mm512_setzero_ps,
+    _mm512_shuffle_f32x4, _mm512_shuffle_f64x2, _mm512_sqrt_pd, _mm512_sqrt_ps, _mm512_storeu_pd,
+    _mm512_storeu_ps, _mm512_sub_pd, _mm512_sub_ps,
 };
 
 use super::{Arch, Register, Task};
@@ -112,9 +116,34 @@ impl Register for __m256 {
     }
 
     #[inline(always)]
-    fn at_most(self, bound: Self) -> Self {
-        // Where one is NaN the second comes back.
-        unsafe { _mm256_min_ps(bound, self) }
+    fn least(self, other: Self) -> Self {
+        unsafe { _mm256_min_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn greatest(self, other: Self) -> Self {
+        unsafe { _mm256_max_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        unsafe { _mm256_div_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        unsafe { _mm256_sqrt_ps(self) }
+    }
+
+    #[inline(always)]
+    fn exchange(self, by: usize) -> Self {
+        unsafe {
+            match by {
+                1 => _mm256_permute_ps::<0xB1>(self),
+                2 => _mm256_permute_ps::<0x4E>(self),
+                _ => _mm256_permute2f128_ps::<0x01>(self, self),
+            }
+        }
     }
 
     #[inline(always)]
@@ -214,9 +243,33 @@ impl Register for __m256d {
     }
 
     #[inline(always)]
-    fn at_most(self, bound: Self) -> Self {
-        // Where one is NaN the second comes back.
-        unsafe { _mm256_min_pd(bound, self) }
+    fn least(self, other: Self) -> Self {
+        unsafe { _mm256_min_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn greatest(self, other: Self) -> Self {
+        unsafe { _mm256_max_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        unsafe { _mm256_div_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        unsafe { _mm256_sqrt_pd(self) }
+    }
+
+    #[inline(always)]
+    fn exchange(self, by: usize) -> Self {
+        unsafe {
+            match by {
+                1 => _mm256_permute_pd::<0b0101>(self),
+                _ => _mm256_permute2f128_pd::<0x01>(self, self),
+            }
+        }
     }
 
     #[inline(always)]
@@ -314,9 +367,35 @@ impl Register for __m512 {
     }
 
     #[inline(always)]
-    fn at_most(self, bound: Self) -> Self {
-        // Where one is NaN the second comes back.
-        unsafe { _mm512_min_ps(bound, self) }
+    fn least(self, other: Self) -> Self {
+        unsafe { _mm512_min_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn greatest(self, other: Self) -> Self {
+        unsafe { _mm512_max_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        unsafe { _mm512_div_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        unsafe { _mm512_sqrt_ps(self) }
+    }
+
+    #[inline(always)]
+    fn exchange(self, by: usize) -> Self {
+        unsafe {
+            match by {
+                1 => _mm512_permute_ps::<0xB1>(self),
+                2 => _mm512_permute_ps::<0x4E>(self),
+                4 => _mm512_shuffle_f32x4::<0xB1>(self, self),
+                _ => _mm512_shuffle_f32x4::<0x4E>(self, self),
+            }
+        }
     }
 
     #[inline(always)]
@@ -416,9 +495,34 @@ impl Register for __m512d {
     }
 
     #[inline(always)]
-    fn at_most(self, bound: Self) -> Self {
-        // Where one is NaN the second comes back.
-        unsafe { _mm512_min_pd(bound, self) }
+    fn least(self, other: Self) -> Self {
+        unsafe { _mm512_min_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn greatest(self, other: Self) -> Self {
+        unsafe { _mm512_max_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        unsafe { _mm512_div_pd(self, other) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        unsafe { _mm512_sqrt_pd(self) }
+    }
+
+    #[inline(always)]
+    fn exchange(self, by: usize) -> Self {
+        unsafe {
+            match by {
+                1 => _mm512_permute_pd::<0b0101_0101>(self),
+                2 => _mm512_shuffle_f64x2::<0xB1>(self, self),
+                _ => _mm512_shuffle_f64x2::<0x4E>(self, self),
+            }
+        }
     }
 
     #[inline(always)]
