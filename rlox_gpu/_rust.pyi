@@ -30,6 +30,26 @@ def gae(
     Fresh results are C-contiguous and of the values' dtype; with ``out`` they are its arrays.
     """
 
+def gae_contiguous(
+    rewards: int,
+    values: int,
+    terminated: int,
+    last_values: int,
+    advantages: int,
+    returns: int,
+    shape: tuple[int, ...],
+    time_dim: int,
+    value_code: int,
+    flag_code: int,
+    gamma: float,
+    gae_lambda: float,
+    /,
+) -> None:
+    """``gae`` on the bare memory of C-contiguous arrays ``[T, N]`` (``time_dim`` 0) or ``[N, T]``.
+
+    The codes are those of ``estimate_raw``, and the caller vouches for the same.
+    """
+
 def estimate_raw(
     op: int,
     arrays: list[tuple[int, tuple[int, ...], int] | None],

@@ -25,23 +25,30 @@ def implementation(name: str, like: Any, family: str, op: str) -> Callable[..., 
         If ``like`` is no array.
     """
     if isinstance(like, np.ndarray):
-        return _found(f"_{family}_numpy", op)
+        return loaded(f"_{family}_numpy", op)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(like, torch.Tensor):
-        return _found(f"_{family}_torch", op)
+        return loaded(f"_{family}_torch", op)
     if not hasattr(like, "__dlpack__") or not hasattr(like, "__dlpack_device__"):
         raise TypeError(
             f"{name}: expected a NumPy array, a torch tensor or an array with __dlpack__, "
             f"got {described(like)}"
         )
     if like.__dlpack_device__()[0] in HOST_DEVICES:
-        return _converting(_found(f"_{family}_numpy", op), np.from_dlpack, like)
+        return _converting(loaded(f"_{family}_numpy", op), np.from_dlpack, like)
     from torch.utils.dlpack import from_dlpack
 
-    return _converting(_found(f"_{family}_torch", op), from_dlpack, like)
+    return _converting(loaded(f"_{family}_torch", op), from_dlpack, like)
 
 
-def _found(module: str, op: str) -> Callable[..., Any]:
+def is_tensor(x: Any) -> bool:
+    """Whether ``x`` is a plain torch tensor; does not import torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and type(x) is torch.Tensor
+
+
+def loaded(module: str, op: str) -> Callable[..., Any]:
+    """``op`` of the module beside this one."""
     _load(f"{__package__}.{module}")
     # As an attribute of the package: torch.compile knows the loaded modules of before.
     found: Callable[..., Any] = getattr(getattr(sys.modules[__package__], module), op)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .. import _dispatch, _rust
+from .._checks import unit_number
 from ._arguments import FLAGS, FLOATS
 from ._returns_checks import (
     Inputs,
@@ -28,6 +29,64 @@ _VALUES = {getattr(torch, name): code for name, code in FLOATS.items()}
 _KIND = Kind("torch tensor", torch.Tensor, _VALUES, _FLAGS, torch.broadcast_to)
 # From the end: what the arrays of every call have in common, before gammas and traces join them.
 _BOUNDARY, _TRUNCATED, _FINAL_VALUES = -6, -5, -4
+
+
+def gae_at_once(
+    rewards: torch.Tensor,
+    values: Any,
+    terminated: Any,
+    last_values: Any,
+    gamma: Any,
+    gae_lambda: Any,
+    time_dim: Any,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Advantages and returns of contiguous CPU tensors, with nothing optional; None for others.
+
+    Small calls come by the million: one expression asks here what :func:`estimate` asks step by
+    step. What it refuses goes that way, where it is served or told what is wrong.
+    """
+    if not (
+        type(values) is type(terminated) is type(last_values) is torch.Tensor
+        and _dispatch.is_plain_call(rewards, values, terminated, last_values)
+    ):
+        return None
+    shape, dtype, device = rewards.shape, rewards.dtype, rewards.device
+    if not (
+        len(shape) == 2
+        and (time_dim == 0 or time_dim == 1 or time_dim == -1)
+        and _dispatch.runs_in_rust(device)
+        and values.shape == shape
+        and terminated.shape == shape
+        and last_values.shape == (shape[0 if time_dim else 1],)
+        and values.dtype is dtype
+        and last_values.dtype is dtype
+        and values.device == terminated.device == last_values.device == device
+        and rewards.is_contiguous()
+        and values.is_contiguous()
+        and terminated.is_contiguous()
+        and last_values.is_contiguous()
+        and dtype in _VALUES
+        and terminated.dtype in _FLAGS
+        and type(gamma) is type(gae_lambda) is float
+        and not _dispatch.wants_grad(rewards, values, last_values)
+    ):
+        return None
+    advantages, returns = torch.empty_like(values), torch.empty_like(values)
+    _rust.gae_contiguous(
+        rewards.data_ptr(),
+        values.data_ptr(),
+        terminated.data_ptr(),
+        last_values.data_ptr(),
+        advantages.data_ptr(),
+        returns.data_ptr(),
+        shape,
+        time_dim,
+        _VALUES[dtype],
+        _FLAGS[terminated.dtype],
+        unit_number("gamma", gamma),
+        unit_number("gae_lambda", gae_lambda),
+    )
+    return advantages, returns
 
 
 def estimate(

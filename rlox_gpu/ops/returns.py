@@ -66,6 +66,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _rust
+from ._kinds import is_tensor, loaded
 from ._returns_call import arrays_of, estimate
 from ._returns_specs import DISCOUNTED_RETURNS, GAE_MOMENTS, N_STEP_RETURNS, TD_LAMBDA_RETURNS
 from ._returns_specs import GAE as _GAE
@@ -151,29 +152,28 @@ def gae(
     Schulman et al., "High-dimensional continuous control using generalized advantage estimation",
     ICLR 2016, https://arxiv.org/abs/1506.02438.
     """
-    if (
-        type(rewards) is np.ndarray
-        and type(gamma) is not np.ndarray
-        and type(gae_lambda) is not np.ndarray
-        and mask is None
-        and lengths is None
-        and cu_seqlens is None
-        and not moments
-    ):
+    if mask is None and lengths is None and cu_seqlens is None and not moments:
         # The arguments of nearly every call on the CPU; small ones come by the million.
-        advantages, returns = _rust.gae(
-            rewards,
-            values,
-            terminated,
-            last_values,
-            truncated,
-            final_values,
-            gamma,
-            gae_lambda,
-            time_dim,
-            out,
-        )
-        return GAE(advantages, returns, None)
+        found = None
+        if type(rewards) is np.ndarray:
+            if type(gamma) is not np.ndarray and type(gae_lambda) is not np.ndarray:
+                found = _rust.gae(
+                    rewards,
+                    values,
+                    terminated,
+                    last_values,
+                    truncated,
+                    final_values,
+                    gamma,
+                    gae_lambda,
+                    time_dim,
+                    out,
+                )
+        elif is_tensor(rewards) and truncated is None and final_values is None and out is None:
+            at_once = loaded("_returns_torch", "gae_at_once")
+            found = at_once(rewards, values, terminated, last_values, gamma, gae_lambda, time_dim)
+        if found is not None:
+            return GAE(*found, None)
     if moments and out is not None:
         raise ValueError("out: expected None with moments, got one")
     steps = {"rewards": rewards, "values": values}

@@ -74,6 +74,16 @@ impl Frame {
         }
     }
 
+    /// A C-contiguous array of this shape.
+    pub(super) fn contiguous(&self, base: *mut u8, code: Code) -> Layout {
+        let size = code.size();
+        let strides = match self.ndim {
+            1 => [size, 0],
+            _ => [size * self.shape[1] as isize, size],
+        };
+        self.place(base, strides, code)
+    }
+
     /// An array of this shape; strides in bytes.
     pub(super) fn place(&self, base: *mut u8, strides: [isize; 2], code: Code) -> Layout {
         let axis = |index: usize| {

@@ -1,4 +1,4 @@
-//! `gae` for NumPy arrays: a short way in, as small calls are many.
+//! `gae` without detours, as small calls are many: of NumPy arrays, and of contiguous memory.
 
 #![allow(unsafe_code)]
 
@@ -96,6 +96,58 @@ pub(super) fn gae<'py>(
     PyTuple::new(py, results)
 }
 
+/// Advantages and returns of contiguous arrays given by their addresses.
+#[pyfunction]
+#[pyo3(signature = (
+    rewards, values, terminated, last_values, advantages, returns, shape, time_dim, value_code,
+    flag_code, gamma, gae_lambda, /
+))]
+pub(super) fn gae_contiguous(
+    py: Python<'_>,
+    rewards: usize,
+    values: usize,
+    terminated: usize,
+    last_values: usize,
+    advantages: usize,
+    returns: usize,
+    shape: (usize, usize),
+    time_dim: isize,
+    value_code: usize,
+    flag_code: usize,
+    gamma: f64,
+    gae_lambda: f64,
+) -> PyResult<()> {
+    let frame = Frame::new(&[shape.0, shape.1], time_dim)?;
+    let code = |name: &str, code| {
+        Code::from_int(code)
+            .ok_or_else(|| PyValueError::new_err(format!("{name} must be between 0 and 7")))
+    };
+    let (values_code, flags_code) = (
+        code("value_code", value_code)?,
+        code("flag_code", flag_code)?,
+    );
+    let place = |address: usize| Some(frame.contiguous(address as *mut u8, values_code));
+    let call = Call {
+        op: Op::Gae,
+        code: values_code,
+        steps: [place(rewards), place(values), None, None],
+        terminated: (
+            frame.contiguous(terminated as *mut u8, flags_code),
+            flags_code,
+        ),
+        last_values: Some(frame.last().contiguous(last_values as *mut u8, values_code)),
+        truncated: None,
+        final_values: None,
+        extras: Extras::default(),
+        outputs: [place(advantages), place(returns)],
+        moments: None,
+        rates: rates(gamma, gae_lambda)?,
+        n: 1,
+    };
+    // SAFETY: the caller vouches for the memory.
+    unsafe { call.run(py) }
+}
+
 /// The rewards of a call, which every other array is held against.
 struct Template {
     frame: Frame,
@@ -122,12 +174,7 @@ impl Template {
 
     fn empty<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Layout)> {
         let (array, data) = arrays::empty(py, self.frame.shape(), self.code)?;
-        let size = self.code.size();
-        let strides = match self.frame.ndim {
-            1 => [size, 0],
-            _ => [size * self.frame.shape()[1] as isize, size],
-        };
-        Ok((array, self.frame.place(data, strides, self.code)))
+        Ok((array, self.frame.contiguous(data, self.code)))
     }
 
     fn values(&self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<Layout> {

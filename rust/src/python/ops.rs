@@ -11,6 +11,7 @@ use crate::ops::random;
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(arrays::array_address, module)?)?;
     module.add_function(wrap_pyfunction!(gae::gae, module)?)?;
+    module.add_function(wrap_pyfunction!(gae::gae_contiguous, module)?)?;
     module.add_function(wrap_pyfunction!(groups::group_advantages, module)?)?;
     module.add_function(wrap_pyfunction!(groups::group_advantages_raw, module)?)?;
     module.add_function(wrap_pyfunction!(estimate::estimate_raw, module)?)?;
