@@ -154,7 +154,7 @@ def _chunks(
         Regime.CHUNKS,
         block_n=block_n,
         block_t=WARP * vector * num_warps // block_n,
-        ahead=4 if arrays <= 5 else 2 if itemsize <= 4 else 1,
+        ahead=4 if arrays <= 5 else 2,
         vector=vector,
         unit=math.gcd(vector, alignment),
         num_warps=num_warps,

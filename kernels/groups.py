@@ -53,7 +53,7 @@ def groups_config(size: int, width: int | None, ids: bool, wide: bool) -> Groups
     if width is not None:
         return GroupsConfig(own=1, others=128, tokens=1024)
     if ids:
-        return GroupsConfig(own=4 if wide else 8, others=32, tokens=0)
+        return GroupsConfig(own=2 if wide else 8, others=64 if wide else 32, tokens=0)
     if size > _longest_row(wide):
         return GroupsConfig(own=128 if wide else 512, others=128 if wide else 512, tokens=0)
     row = triton.next_power_of_2(size)
