@@ -209,6 +209,9 @@ pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
             decays[register] = found[register].decays;
             offsets[register] = found[register].offsets;
         }
+        let mut written = outputs
+            .each_mut()
+            .map(|row| row.as_deref_mut().map(|row| &mut row[start..][..BLOCK]));
         let mut later = carry;
         let x = match powers {
             Some(powers) if model.is_uncut(&block) => solve_uncut(powers, offsets, &mut carry),
@@ -218,7 +221,7 @@ pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
             let ahead = found[register].ahead(x[register].shift(1, later));
             later = x[register];
             let results = model.results(values[register], x[register], ahead);
-            store(results, &mut outputs, start + register * V::LANES);
+            store(results, &mut written, register * V::LANES);
         }
     }
     let (mut next_value, mut x) = ([later_values.lane_0()], [carry.lane_0()]);
