@@ -35,3 +35,8 @@ def empty_in(x: torch.Tensor, layout: Layout) -> torch.Tensor:
     if layout is Layout.TIME_MAJOR:
         return torch.empty_like(x, memory_format=torch.contiguous_format)
     return torch.empty_like(x.T, memory_format=torch.contiguous_format).T
+
+
+def as_bytes(flags: torch.Tensor) -> torch.Tensor:
+    """Bools as the bytes that they are, which kernels read; other tensors as they came."""
+    return flags.view(torch.uint8) if flags.dtype is torch.bool else flags

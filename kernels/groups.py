@@ -16,6 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ._layout import as_bytes
 from ._runtime import current
 
 # The scales, as the callers number them.
@@ -412,7 +413,7 @@ def launch_group_advantages(
         "enable_fp_fusion": True,
     }
     rewards = rewards.contiguous()
-    flags = rewards if mask is None else _bytes(mask.contiguous())
+    flags = rewards if mask is None else as_bytes(mask.contiguous())
     if token_mask is None and group_ids is None and size <= _longest_row(wide):
         groups, unit = count // size, math.gcd(size, 4)
         grid = (triton.cdiv(groups, config.own),)
@@ -436,7 +437,7 @@ def launch_group_advantages(
     if token_mask is None:
         programs = count // length * triton.cdiv(length, config.own)
     else:
-        tokens = _bytes(token_mask if token_mask.stride(1) == 1 else token_mask.contiguous())
+        tokens = as_bytes(token_mask if token_mask.stride(1) == 1 else token_mask.contiguous())
         stride = tokens.stride(0)
         unit = math.gcd(width, stride, 16)
         programs = count * triton.cdiv(width, config.tokens)
@@ -459,7 +460,3 @@ def launch_group_advantages(
             UNIT=unit,
             **options,
         )
-
-
-def _bytes(flags: torch.Tensor) -> torch.Tensor:
-    return flags.view(torch.uint8) if flags.dtype is torch.bool else flags

@@ -22,7 +22,7 @@ import triton.language as tl
 
 from . import estimators
 from ._launch import Layout, Regime, scan_config, scan_regime
-from ._layout import empty_in, fits, laid_out, layout_of
+from ._layout import as_bytes, empty_in, fits, laid_out, layout_of
 from ._runtime import current, sm_count
 from .chunked import chunked_kernel
 from .n_step import BLOCK as N_STEP_BLOCK
@@ -145,7 +145,7 @@ def launch_n_step_returns(
     sequences = num_envs if ragged.cu_seqlens is None else ragged.cu_seqlens.shape[0] - 1
     with current(rewards.device):
         n_step_kernel[(-(-rewards.numel() // N_STEP_BLOCK),)](
-            tuple(map(_bytes, inputs)),
+            tuple(None if x is None else as_bytes(x) for x in inputs),
             returns,
             last_values.contiguous(),
             *_extent(ragged),
@@ -262,7 +262,7 @@ def _run(estimator, layout, arrays, targets, last, rates, bars, ragged, moments)
         shape |= {"workspace": _workspace(chunks * num_envs, arrays, accumulator)}
     with current(device):
         kernel[(programs,)](
-            tuple(map(_bytes, arrays)),
+            tuple(None if x is None else as_bytes(x) for x in arrays),
             targets,
             None if last is None else last.contiguous(),
             lengths,
@@ -315,7 +315,3 @@ def _number(rate):
 
 def _strides(x):
     return x.stride() if isinstance(x, torch.Tensor) else (0, 0)
-
-
-def _bytes(x):
-    return x.view(torch.uint8) if x is not None and x.dtype is torch.bool else x

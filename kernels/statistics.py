@@ -9,6 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ._layout import as_bytes
 from ._runtime import current
 
 
@@ -109,7 +110,7 @@ def launch_update_moments(state: torch.Tensor, x: torch.Tensor, mask: torch.Tens
     x = x if x.stride(1) == 1 or columns == 1 else x.contiguous()
     # Few features leave lanes for more rows at a time; one warp shares nothing through memory.
     block = min(8, triton.next_power_of_2(columns))
-    flags = x if mask is None else _bytes(mask.contiguous())
+    flags = x if mask is None else as_bytes(mask.contiguous())
     with current(x.device):
         _update_kernel[(triton.cdiv(columns, block),)](
             state,
@@ -152,7 +153,3 @@ def launch_normalize(
             num_warps=4,
             enable_fp_fusion=True,
         )
-
-
-def _bytes(flags: torch.Tensor) -> torch.Tensor:
-    return flags.view(torch.uint8) if flags.dtype is torch.bool else flags
