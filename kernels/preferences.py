@@ -35,8 +35,10 @@ def _loss_and_slope(h, beta, smoothing, KIND: tl.constexpr):
         x = beta * h
         small = tl.exp(-tl.abs(x))
         tail = _log_1p(small)
-        above = tl.where(x < 0, small, 1.0) / (1.0 + small)
-        below = tl.where(x < 0, 1.0, small) / (1.0 + small)
+        # One quotient for both: a second one in float64 spills.
+        near = 1.0 / (1.0 + small)
+        above = tl.where(x < 0, small * near, near)
+        below = tl.where(x < 0, near, small * near)
         # Comparisons let NaN through, where a maximum might not.
         left = tl.where(x > 0, 0.0, -x) + tail
         right = tl.where(x > 0, x, 0.0) + tail
