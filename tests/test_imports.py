@@ -187,6 +187,22 @@ print(rlox_gpu.linear_token_logprobs(np.ones((1, 2)), np.ones((4, 2)), tokens)[0
     np.testing.assert_allclose([float(word) for word in printed], -np.log(4.0), rtol=1e-6)
 
 
+def test_numpy_wrappers_work_without_torch():
+    printed = in_fresh_process(
+        BLOCK_TORCH
+        + """
+import numpy as np, rlox_gpu
+from rlox_gpu.envs import wrappers
+env = wrappers.FrameStack(wrappers.NormalizeObservation(rlox_gpu.make_vec("CartPole-v1", 3)), 2)
+env = wrappers.RecordEpisodeStatistics(wrappers.NormalizeReward(env))
+env.reset(seed=0)
+obs, rewards, *_ = env.step(np.array([0, 1, 0]))
+print(*obs.shape)
+"""
+    )
+    assert printed == ["3", "2", "4"]
+
+
 def test_numpy_environments_work_without_torch():
     printed = in_fresh_process(
         BLOCK_TORCH

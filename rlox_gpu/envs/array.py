@@ -111,6 +111,9 @@ class NumpyVectorEnv(NativeVectorEnv):
         self._action_dtype = self.action_space.dtype
         self._set_bounds(*self.task.reset_options.values())
 
+    def _renew_rules(self) -> None:
+        self._set_bounds(*self._bounds)
+
     def _set_bounds(self, low: float, high: float) -> None:
         self._bounds = (low, high)
         rules = self._rules(low, high)

@@ -138,6 +138,15 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
             self._renderer = Renderer(self.task, self.params)
         return tuple(map(self._renderer.draw, self._states_to_draw()))
 
+    def limit_episodes(self, max_episode_steps: int) -> None:
+        """Truncate episodes after at most so many steps; a lower limit stays."""
+        self.max_episode_steps = min(self.max_episode_steps, max_episode_steps)
+        self._renew_rules()
+
+    @abstractmethod
+    def _renew_rules(self) -> None:
+        """Take over the attributes that the rules are made of."""
+
     def _rules(self, low: float, high: float) -> Rules:
         return Rules(
             task=self.task.name,

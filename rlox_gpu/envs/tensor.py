@@ -87,6 +87,9 @@ class TensorVectorEnv(NativeVectorEnv):
         # With its index, which "cuda" alone does not say.
         self.device = self._state.state.device
 
+    def _renew_rules(self) -> None:
+        self._batch_rules = self._rules(*self._bounds)
+
     def _new_state(self) -> EnvState:
         n, device = self.num_envs, self.device
         return EnvState(
