@@ -356,7 +356,9 @@ def test_a_saved_state_goes_on_exactly(face, mode):
     for name, value in env.state_dict().items():
         if not name.endswith("ring_t"):
             np.testing.assert_array_equal(np.asarray(value), np.asarray(other.state_dict()[name]))
-    assert not np.array_equal(array(saved["env.statistics"]), array(env.state_dict()["env.statistics"]))
+    assert not np.array_equal(
+        array(saved["env.statistics"]), array(env.state_dict()["env.statistics"])
+    )
 
 
 def test_a_saved_state_is_checked(face):

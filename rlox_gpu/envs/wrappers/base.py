@@ -66,7 +66,7 @@ class StatefulWrapper(_Wrapper):
             )
         self._same_step = mode is AutoresetMode.SAME_STEP
         self._rests = mode is AutoresetMode.DISABLED
-        self.device = _device_of(env)
+        self.device = device_of(env)
         self._xp: Any = np if self.device is None else importlib.import_module("torch")
         # Environments whose next step is no step of an episode: their episode has ended, and in
         # this step they are reset or, with autoreset disabled, rest.
@@ -205,7 +205,8 @@ def copied(array: Any) -> Any:
     return array.copy() if isinstance(array, np.ndarray) else array.clone()
 
 
-def _device_of(env: Any) -> Any:
+def device_of(env: Any) -> Any:
+    """The attribute ``device`` of an environment or of what it wraps; None if there is none."""
     while True:
         device = getattr(env, "device", None)
         if device is not None or not isinstance(env, VectorWrapper):
