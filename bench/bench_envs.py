@@ -1,6 +1,8 @@
 """Stepping CartPole-v1: ours in each of its faces, rlox, Gymnasium's native vector env."""
 
 import functools
+import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -216,3 +218,101 @@ SINGLE = Job(name="CartPole object", group="envs", items=1, unit="env steps")
 )
 def bench_single(check_then_time, job, provider, device):
     check_then_time(job, provider, device)
+
+
+# Steps per call, and what each call writes: actions are drawn inside it.
+ROLLOUTS = {f"CartPole random rollout n={n}": (n, k) for n, k in ((256, 128), (65536, 8))}
+
+
+def rollout_job(name):
+    num_envs, num_steps = ROLLOUTS[name]
+    nbytes = OBS_BYTES + ACTION_BYTES + REWARD_BYTES + FLAG_BYTES
+    return Job(
+        name=name,
+        group="envs",
+        items=num_envs * num_steps,
+        unit="env steps",
+        nbytes=nbytes * num_envs * num_steps,
+        traffic=f"{nbytes} B/step: observation, int64 action, f32 reward, two flags",
+    )
+
+
+def check_rollout(env, result):
+    """Replay the rollout's actions by single steps from where it began."""
+    for t, action in enumerate(result.actions[:CHECKED_STEPS]):
+        step = env.step(action)[:4]
+        for part, want in zip(result[:4], step, strict=False):
+            np.testing.assert_array_equal(part[t], want)
+
+
+def make_rollout_env(num_envs):
+    import rlox_gpu
+
+    env = rlox_gpu.make_vec(ENV_ID, num_envs, autoreset_mode="SameStep")
+    env.reset(seed=SEED)
+    return env
+
+
+def ours_rollout_random(shape, device):
+    num_envs, num_steps = shape
+    env, other = make_rollout_env(num_envs), make_rollout_env(num_envs)
+    out = env.make_rollout(num_steps, actions=True)
+    out = out._replace(final_obs=None, episode_return=None, episode_length=None)
+    return Work(
+        lambda: env.rollout_random(num_steps, out=out),
+        lambda: check_rollout(other, env.rollout_random(num_steps, out=out)),
+    )
+
+
+def ours_steps_with_random_actions(shape, device):
+    """Single steps, each with actions that NumPy draws before it."""
+    num_envs, num_steps = shape
+    env, rng = make_rollout_env(num_envs), np.random.default_rng(SEED)
+
+    def call():
+        for _ in range(num_steps):
+            env.step(rng.integers(0, 2, num_envs))
+
+    return Work(call, lambda: None)
+
+
+def _roll_in_child(connection, shape):
+    work = ours_rollout_random(shape, "cpu")
+    work.check()
+    connection.send("ready")
+    while connection.recv():
+        work.call()
+        connection.send("done")
+
+
+def rollout_by_two_threads(shape, device):
+    """The threads are counted when a process first needs them, so this runs in one of its own."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    os.environ["RLOX_GPU_NUM_THREADS"] = "2"
+    try:
+        context.Process(target=_roll_in_child, args=(theirs, shape), daemon=True).start()
+    finally:
+        os.environ["RLOX_GPU_NUM_THREADS"] = "1"
+    if ours.recv() != "ready":
+        raise RuntimeError("the child failed")
+
+    def call():
+        ours.send(True)
+        ours.recv()
+
+    return Work(call, lambda: None)
+
+
+ROLLOUT_PROVIDERS = [
+    Provider("rlox-gpu rollout_random", ours_rollout_random, ours=True),
+    Provider("rlox-gpu rollout_random, 2 threads", rollout_by_two_threads, ours=True),
+    Provider("rlox-gpu make_vec, step by step", ours_steps_with_random_actions, ours=True),
+]
+
+
+@pytest.mark.parametrize(
+    ("job", "provider", "device"), cases(map(rollout_job, ROLLOUTS), ROLLOUT_PROVIDERS)
+)
+def bench_rollout(check_then_time, job, provider, device):
+    check_then_time(job, provider, device, ROLLOUTS[job.name])

@@ -89,6 +89,8 @@ struct Acrobot {
         return k1 + 2.0f * k2 + 2.0f * k3 + k4;
     }
 
+    HD static i64 random_action(const Params&, u32 word) { return choice(word, 3); }
+
     // One step of the classic Runge-Kutta method. Every action but 1 and 2 is taken like 0.
     HD static Outcome step(const Params& params, const State& state, i64 action) {
         const float torque = action == 1 ? 0.0f : action == 2 ? 1.0f : -1.0f;

@@ -47,6 +47,8 @@ struct CartPole {
                 uniform(words.word[3], params.low, params.high)};
     }
 
+    HD static i64 random_action(const Params&, u32 word) { return choice(word, 2); }
+
     // Every action but 1 pushes to the left.
     HD static Outcome step(const Params& params, const State& state, i64 action) {
         const auto [x, x_dot, theta, theta_dot] = state;

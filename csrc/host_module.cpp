@@ -86,6 +86,36 @@ struct Host {
         for (i64 i = 0; i < n; ++i) step_batch_entry(rules, arrays, i, action, outputs);
     }
 
+    // Actions are given, or drawn and written there.
+    static void rollout(const Array<float>& params, int autoreset, int max_episode_steps,
+                        py::tuple state, int num_steps, bool drawn, Array<Number> actions,
+                        Array<float> obs, Array<float> rewards, Array<bool> terminated,
+                        Array<bool> truncated, Array<float> final_obs, Array<float> final_return,
+                        Array<int> final_length) {
+        const py::ssize_t n = actions.size() / num_steps;
+        const py::ssize_t entries = n * num_steps;
+        const Rules<Task> rules = {params_of(params), static_cast<Autoreset>(autoreset),
+                                   max_episode_steps};
+        const Arrays<Task> arrays = arrays_of(state, n);
+        const Outputs<Task> outputs = {
+            data<float, Obs>(obs, entries, "obs"),
+            data(rewards, entries, "rewards"),
+            data<bool, unsigned char>(terminated, entries, "terminated"),
+            data<bool, unsigned char>(truncated, entries, "truncated"),
+            data<float, Obs>(final_obs, entries, "final_obs"),
+            data(final_return, entries, "final_return"),
+            data(final_length, entries, "final_length"),
+        };
+        auto* action = data<Number, typename Task::Action>(actions, entries, "actions");
+        for (i64 i = 0; i < n; ++i) {
+            if (drawn) {
+                rollout_batch_entry<true>(rules, arrays, i, n, num_steps, action, outputs);
+            } else {
+                rollout_batch_entry<false>(rules, arrays, i, n, num_steps, action, outputs);
+            }
+        }
+    }
+
     static void reset(const Array<float>& params, py::tuple state, py::object mask,
                       Array<float> obs) {
         const py::ssize_t n = obs.size() * sizeof(float) / sizeof(Obs);
@@ -100,7 +130,7 @@ struct Host {
         for (i64 i = 0; i < n; ++i) reset_batch_entry(numbers, arrays, i, chosen, target);
     }
 
-    // Adds the functions to the module, as `<name>.step` and `<name>.reset`.
+    // Adds the functions to the module, as `<name>.step`, `<name>.rollout` and `<name>.reset`.
     static void define(py::module_& parent, const char* name) {
         py::module_ module = parent.def_submodule(name);
         module.def("step", &step, py::arg("params").noconvert(), py::arg("autoreset"),
@@ -109,6 +139,13 @@ struct Host {
                    py::arg("terminated").noconvert(), py::arg("truncated").noconvert(),
                    py::arg("final_obs").noconvert(), py::arg("final_return").noconvert(),
                    py::arg("final_length").noconvert(), "Step every environment, in place.");
+        module.def("rollout", &rollout, py::arg("params").noconvert(), py::arg("autoreset"),
+                   py::arg("max_episode_steps"), py::arg("state"), py::arg("num_steps"),
+                   py::arg("drawn"), py::arg("actions").noconvert(), py::arg("obs").noconvert(),
+                   py::arg("rewards").noconvert(), py::arg("terminated").noconvert(),
+                   py::arg("truncated").noconvert(), py::arg("final_obs").noconvert(),
+                   py::arg("final_return").noconvert(), py::arg("final_length").noconvert(),
+                   "Take several steps, in place.");
         module.def("reset", &reset, py::arg("params").noconvert(), py::arg("state"),
                    py::arg("mask"), py::arg("obs").noconvert(),
                    "Begin new episodes, everywhere or where the mask is set.");

@@ -38,6 +38,8 @@ struct MountainCar {
 
     HD static Obs observe(const State& state) { return state; }
 
+    HD static i64 random_action(const Params&, u32 word) { return choice(word, 3); }
+
     // Every action but 1 and 2 is taken like 0.
     HD static Outcome step(const Params& params, const State& state, i64 action) {
         const float push = action == 1 ? 0.0f : action == 2 ? 1.0f : -1.0f;

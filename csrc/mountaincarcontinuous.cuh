@@ -39,6 +39,10 @@ struct MountainCarContinuous {
 
     HD static Obs observe(const State& state) { return state; }
 
+    HD static float random_action(const Params& params, u32 word) {
+        return uniform(word, params.min_action, params.max_action);
+    }
+
     HD static Outcome step(const Params& params, const State& state, float action) {
         const float force = clip(action, params.min_action, params.max_action);
         const auto [sin, cos] = sin_cos(3.0f * state.position);

@@ -44,6 +44,10 @@ struct Pendulum {
         return {cos, sin, state.thdot};
     }
 
+    HD static float random_action(const Params& params, u32 word) {
+        return uniform(word, -params.max_torque, params.max_torque);
+    }
+
     HD static Outcome step(const Params& params, const State& state, float action) {
         const float u = clip(action, -params.max_torque, params.max_torque);
         // Gymnasium's angle grows from turn to turn, which costs f32 its accuracy.

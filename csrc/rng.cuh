@@ -35,3 +35,8 @@ HD Words philox(u64 seed, u64 index, u32 step, Stream stream) {
 HD float unit(u32 word) { return static_cast<float>(word >> 8) * (1.0f / 16777216.0f); }
 
 HD float uniform(u32 word, float low, float high) { return low + unit(word) * (high - low); }
+
+// A whole number from 0 to `count - 1`.
+HD i64 choice(u32 word, u32 count) {
+    return static_cast<i64>((static_cast<u64>(word) * count) >> 32);
+}

@@ -66,18 +66,24 @@ HD void store(const Arrays<Task>& arrays, i64 index, const Env<Task>& env) {
 }
 
 template <class Task>
-HD Env<Task> begin_episode(const typename Task::Params& params, const Arrays<Task>& arrays,
-                           i64 index) {
-    const u32 episode = arrays.episode[index] + 1;
-    arrays.episode[index] = episode;
-    const Words words = philox(arrays.seed[index], index, episode, ENV_RESET);
+HD Env<Task> begin_episode(const typename Task::Params& params, u64 seed, i64 index, u32 episode) {
+    const Words words = philox(seed, index, episode, ENV_RESET);
     return {Task::initial(params, words), 0, false, 0.0f};
 }
 
-// One step of environment `index`, whose results go to entry `slot` of the outputs.
 template <class Task>
-HD void step(const Rules<Task>& rules, const Arrays<Task>& arrays, i64 index,
-             typename Task::Action action, Env<Task>& env, const Outputs<Task>& outputs, i64 slot) {
+HD Env<Task> begin_next_episode(const typename Task::Params& params, const Arrays<Task>& arrays,
+                                i64 index) {
+    const u32 episode = arrays.episode[index] + 1;
+    arrays.episode[index] = episode;
+    return begin_episode<Task>(params, arrays.seed[index], index, episode);
+}
+
+// One step of an environment, whose results but the observation go to entry `slot` of the outputs;
+// gives whether a new episode begins now.
+template <class Task>
+HD bool step(const Rules<Task>& rules, typename Task::Action action, Env<Task>& env,
+             const Outputs<Task>& outputs, i64 slot) {
     const bool rests = env.ended;
     float reward = 0.0f;
     bool terminated = false;
@@ -105,17 +111,48 @@ HD void step(const Rules<Task>& rules, const Arrays<Task>& arrays, i64 index,
     if (rules.autoreset == SAME_STEP && ends && outputs.final_obs) {
         outputs.final_obs[slot] = Task::observe(env.state);
     }
-    if (rules.autoreset == NEXT_STEP ? rests : rules.autoreset == SAME_STEP && ends) {
-        env = begin_episode(rules.params, arrays, index);
-    }
-    outputs.obs[slot] = Task::observe(env.state);
+    return rules.autoreset == NEXT_STEP ? rests : rules.autoreset == SAME_STEP && ends;
 }
 
 template <class Task>
 HD void step_batch_entry(const Rules<Task>& rules, const Arrays<Task>& arrays, i64 index,
                          const typename Task::Action* actions, const Outputs<Task>& outputs) {
     Env<Task> env = load(arrays, index);
-    step(rules, arrays, index, actions[index], env, outputs, index);
+    if (step(rules, actions[index], env, outputs, index)) {
+        env = begin_next_episode(rules.params, arrays, index);
+    }
+    outputs.obs[index] = Task::observe(env.state);
+    store(arrays, index, env);
+}
+
+// `num_steps` steps of one environment, which stays in registers; row t of actions and outputs
+// belongs to step t. With DRAWN the environment's own stream gives the actions, which are written
+// to `actions` unless that is null. A draw depends on seed, index, episode and elapsed steps.
+template <bool DRAWN, class Task>
+HD void rollout_batch_entry(const Rules<Task>& rules, const Arrays<Task>& arrays, i64 index,
+                            i64 num_envs, int num_steps, typename Task::Action* actions,
+                            const Outputs<Task>& outputs) {
+    Env<Task> env = load(arrays, index);
+    const u64 seed = arrays.seed[index];
+    const u32 first_episode = arrays.episode[index];
+    u32 episode = first_episode;
+    i64 slot = index;
+    for (int t = 0; t < num_steps; ++t, slot += num_envs) {
+        typename Task::Action action;
+        if (DRAWN) {
+            const u64 draw = static_cast<u64>(index) | static_cast<u64>(episode) << 32;
+            const Words words = philox(seed, draw, static_cast<u32>(env.elapsed), ACTION);
+            action = Task::random_action(rules.params, words.word[0]);
+            if (actions) actions[slot] = action;
+        } else {
+            action = actions[slot];
+        }
+        if (step(rules, action, env, outputs, slot)) {
+            env = begin_episode<Task>(rules.params, seed, index, ++episode);
+        }
+        outputs.obs[slot] = Task::observe(env.state);
+    }
+    if (episode != first_episode) arrays.episode[index] = episode;
     store(arrays, index, env);
 }
 
@@ -124,7 +161,7 @@ template <class Task>
 HD void reset_batch_entry(const typename Task::Params& params, const Arrays<Task>& arrays,
                           i64 index, const unsigned char* mask, typename Task::Obs* obs) {
     if (!mask || mask[index]) {
-        store(arrays, index, begin_episode(params, arrays, index));
+        store(arrays, index, begin_next_episode(params, arrays, index));
     }
     obs[index] = Task::observe(arrays.state[index]);
 }

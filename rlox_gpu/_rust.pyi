@@ -388,6 +388,15 @@ class EnvBatch:
     def step(
         self, num_envs: int, state: Sequence[int], actions: int, outputs: Sequence[int]
     ) -> int: ...
+    def rollout(
+        self,
+        num_envs: int,
+        num_steps: int,
+        state: Sequence[int],
+        actions: int,
+        drawn: bool,
+        outputs: Sequence[int],
+    ) -> int: ...
     def reset(self, num_envs: int, state: Sequence[int], mask: int, obs: int) -> None: ...
     def bind(
         self,
@@ -414,6 +423,7 @@ class EnvArrays:
         NDArray[np.float32],
         NDArray[np.int32],
     ]: ...
+    def rollout(self, num_steps: int, actions: int, drawn: bool, outputs: Sequence[int]) -> int: ...
     def reset(self, mask: NDArray[np.bool_] | None = None) -> NDArray[np.float32]: ...
 
 class CartPoleEnv:

@@ -28,26 +28,30 @@ class HostEnv:
         self.obs_size = env.single_observation_space.shape[0]
         self.params = np.array(self.rules.params, dtype=np.float32)
 
+    def _results(self, *shape):
+        width = self.obs_size
+        return (
+            np.empty((*shape, width), np.float32),
+            np.empty(shape, np.float32),
+            np.empty(shape, bool),
+            np.empty(shape, bool),
+            np.zeros((*shape, width), np.float32),
+            np.empty(shape, np.float32),
+            np.empty(shape, np.int32),
+        )
+
     def step(self, actions):
-        n, width = len(actions), self.obs_size
-        results = (
-            np.empty((n, width), np.float32),
-            np.empty(n, np.float32),
-            np.empty(n, bool),
-            np.empty(n, bool),
-            np.zeros((n, width), np.float32),
-            np.empty(n, np.float32),
-            np.empty(n, np.int32),
-        )
-        self.host.step(
-            self.params,
-            self.rules.autoreset_mode,
-            self.rules.max_episode_steps,
-            self.arrays,
-            actions,
-            *results,
-        )
+        results = self._results(len(actions))
+        self.host.step(self.params, *self.rules[2:], self.arrays, actions, *results)
         return results
+
+    def rollout(self, actions, drawn):
+        """Several steps; drawn actions are written to ``actions``."""
+        results = self._results(*actions.shape[:2])
+        self.host.rollout(
+            self.params, *self.rules[2:], self.arrays, len(actions), drawn, actions, *results
+        )
+        return *results, actions
 
     def reset(self, mask=None):
         obs = np.empty((len(self.arrays[0]), self.obs_size), np.float32)

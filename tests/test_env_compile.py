@@ -19,11 +19,12 @@ OPTIONS_BY_TASK = {task.name: (*OPTIONS, *task_options(task.name)) for task in N
 def test_kernels_compile_without_spills(task, arch, record_property):
     module = compile_kernels(SOURCE, OPTIONS_BY_TASK[task], arch)
     info = ptxsim.ptxas_info(module)
-    assert set(info) == {"env_step", "env_reset"}
+    assert set(info) == {"env_step", "env_rollout", "env_rollout_random", "env_reset"}
     for kernel, used in info.items():
         record_property(f"{task}-{kernel}-{arch}-registers", used["registers"])
         assert used["spill_stores"] == used["spill_loads"] == used["stack"] == 0
-        assert used["registers"] <= 64
+        # A rollout holds the episode's number and seed as well.
+        assert used["registers"] <= (96 if "rollout" in kernel else 64)
 
 
 @pytest.mark.parametrize("task", OPTIONS_BY_TASK)

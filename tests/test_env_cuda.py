@@ -166,7 +166,9 @@ def test_a_device_without_an_index_is_the_current_one(monkeypatch, cupy):
 
 def test_kernel_names_and_parameters_match_the_source():
     source = SOURCE.read_text()
-    for kernel, arguments in (("env_step", 4 + 6 + 1 + 7), ("env_reset", 2 + 6 + 2)):
+    counts = {"env_step": 4 + 6 + 1 + 7, "env_reset": 2 + 6 + 2}
+    counts |= dict.fromkeys(("env_rollout", "env_rollout_random"), 5 + 6 + 1 + 7)
+    for kernel, arguments in counts.items():
         declaration = source.split(f"{kernel}(")[1].split(")")[0]
         assert declaration.count(",") + 1 == arguments
     assert kernels.StepBuffers._fields[4:] == ("final_obs", "episode_return", "episode_length")

@@ -11,10 +11,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 
 from rlox_gpu import _rust
-from rlox_gpu.envs.base import (
-    NativeVectorEnv,
-    random_seeds,
-)
+from rlox_gpu.envs.base import random_seeds
+from rlox_gpu.envs.rollouts import Rollout, RolloutVectorEnv
 
 Obs = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
@@ -48,7 +46,7 @@ class ArrayState(NamedTuple):
     episode_return: npt.NDArray[np.float32]
 
 
-class NumpyVectorEnv(NativeVectorEnv):
+class NumpyVectorEnv(RolloutVectorEnv):
     """A native task under Gymnasium's vector contract, on NumPy arrays.
 
     Every result is a fresh array. Episodes are numbered from 0 at a seeded reset, and the initial
@@ -192,10 +190,7 @@ class NumpyVectorEnv(NativeVectorEnv):
         TypeError, ValueError
             If ``actions`` has another dtype, shape or range; no environment has then moved.
         """
-        if not self._ready:
-            self._raise_not_ready()
-        if self._disabled and self._arrays.ended.any():
-            self._raise_ended()
+        self._check_ready()
         if not (
             type(actions) is np.ndarray
             and actions.dtype is self._action_dtype
@@ -207,6 +202,12 @@ class NumpyVectorEnv(NativeVectorEnv):
         obs, rewards, terminated, truncated, num_ended, *_ = results
         infos = self._infos(terminated | truncated, *results[5:]) if num_ended else {}
         return obs, rewards, terminated, truncated, infos
+
+    def _check_ready(self) -> None:
+        if not self._ready:
+            self._raise_not_ready()
+        if self._disabled and self._arrays.ended.any():
+            self._raise_ended()
 
     def _raise_ended(self) -> None:
         ended = np.flatnonzero(self._arrays.ended)
@@ -230,6 +231,32 @@ class NumpyVectorEnv(NativeVectorEnv):
             infos["episode"] = {"r": episode_return, "l": episode_length}
             infos["_episode"] = ended.copy()
         return infos
+
+    def _rollout_actions(self, actions: Any) -> npt.NDArray[Any]:
+        num_steps = len(actions) if hasattr(actions, "__len__") else 1
+        shape = (num_steps, *self._action_shape)
+        return as_actions(actions, shape, self._action_dtype)
+
+    def _allocate(
+        self, dtype: np.dtype[Any], shape: tuple[int, ...], zeros: bool
+    ) -> npt.NDArray[Any]:
+        return (np.zeros if zeros else np.empty)(shape, dtype)
+
+    def _check_result(
+        self, name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> None:
+        if not isinstance(value, np.ndarray):
+            raise TypeError(f"{name} must be a numpy array, got {type(value).__name__}")
+        if value.dtype != dtype:
+            raise TypeError(f"{name} must have dtype {dtype}, got {value.dtype}")
+        if value.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
+        if not (value.flags.c_contiguous and value.flags.writeable):
+            raise ValueError(f"{name} must be contiguous and writeable")
+
+    def _roll(self, num_steps: int, actions: Any, drawn: bool, out: Rollout) -> None:
+        results = list(map(_address, out[:7]))
+        self._native.rollout(num_steps, _address(actions), drawn, results)
 
     def state_dict(self) -> dict[str, Any]:
         """Copy the whole state: what ``load_state_dict`` needs to go on exactly from here."""
@@ -287,6 +314,10 @@ def as_actions(actions: Any, shape: tuple[int, ...], dtype: Any = np.int64) -> n
     # What is too large for float32 becomes infinite, which the step refuses.
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _address(array: npt.NDArray[Any] | None) -> int:
+    return 0 if array is None else array.ctypes.data
 
 
 def _check_mask(mask: Any, num_envs: int) -> npt.NDArray[np.bool_]:

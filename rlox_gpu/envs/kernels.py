@@ -1,15 +1,15 @@
 """Steps and resets of a batch of environments as torch operators.
 
-``rlox_gpu::env_step`` and ``rlox_gpu::env_reset`` write into tensors that the caller owns; on the
-CPU they run in Rust, elsewhere as CUDA kernels. ``step`` and ``reset`` call the backend directly
-when the tensors are plain, and go through the operators when they are not (fake tensors,
-subclasses, compilation).
+``rlox_gpu::env_step``, ``env_rollout``, ``env_rollout_random`` and ``env_reset`` write into tensors
+that the caller owns; on the CPU they run in Rust, elsewhere as CUDA kernels. The functions here
+call the backend directly when the tensors are plain, and go through the operators when they are
+not (fake tensors, subclasses, compilation).
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -92,6 +92,30 @@ def step(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) -> No
         _env_step(*rules, *state, actions, *out)
 
 
+def rollout(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) -> None:
+    """Take a step for each row of ``actions``; all results have a row per step.
+
+    Raises
+    ------
+    ValueError
+        On the CPU, if an action is out of range; no environment has then moved.
+    """
+    if is_plain_call(actions, *out):
+        _launch_rollout(rules, state, len(actions), actions, False, out)
+    else:
+        _env_rollout(*rules, *state, actions, *out)
+
+
+def rollout_random(
+    rules: Rules, state: EnvState, num_steps: int, actions: Tensor | None, out: StepBuffers
+) -> None:
+    """Take ``num_steps`` random steps; the actions are written to ``actions`` if it is not None."""
+    if is_plain_call(actions, *out):
+        _launch_rollout(rules, state, num_steps, actions, True, out)
+    else:
+        _env_rollout_random(*rules, *state, num_steps, actions, *out)
+
+
 def reset(rules: Rules, state: EnvState, mask: Tensor | None, obs: Tensor) -> None:
     """Begin new episodes, everywhere or where ``mask`` is set, and copy all observations."""
     if is_plain_call(mask, obs):
@@ -110,6 +134,32 @@ def _launch_step(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffer
         return
     _native(rules).step(
         num_envs, [t.data_ptr() for t in state], actions.data_ptr(), [_address(t) for t in out]
+    )
+
+
+def _launch_rollout(
+    rules: Rules,
+    state: EnvState,
+    num_steps: int,
+    actions: Tensor | None,
+    drawn: bool,
+    out: StepBuffers,
+) -> None:
+    num_envs, device = len(state.elapsed), out.obs.device
+    if cuda.runs_kernels(device):
+        _check_aligned("out.obs", out.obs)
+        _check_aligned("out.final_obs", out.final_obs)
+        numbers = (*_kernel_rules(rules), num_envs, num_steps)
+        kernel = "env_rollout_random" if drawn else "env_rollout"
+        _launch(rules, kernel, num_envs, (*numbers, *state, actions, *out), device)
+        return
+    _native(rules).rollout(
+        num_envs,
+        num_steps,
+        [t.data_ptr() for t in state],
+        _address(actions),
+        drawn,
+        [_address(t) for t in out],
     )
 
 
@@ -183,6 +233,30 @@ def _step_body(
     _launch_step(rules, EnvState(*tensors[:6]), tensors[6], StepBuffers(*tensors[7:]))
 
 
+def _rollout_body(
+    task: str,
+    params: list[float],
+    autoreset_mode: int,
+    max_episode_steps: int,
+    *tensors: Tensor,
+) -> None:
+    rules = Rules(task, tuple(params), autoreset_mode, max_episode_steps)
+    state, actions, out = EnvState(*tensors[:6]), tensors[6], StepBuffers(*tensors[7:])
+    _launch_rollout(rules, state, len(actions), actions, False, out)
+
+
+def _rollout_random_body(
+    task: str,
+    params: list[float],
+    autoreset_mode: int,
+    max_episode_steps: int,
+    *arguments: Any,
+) -> None:
+    rules = Rules(task, tuple(params), autoreset_mode, max_episode_steps)
+    state, (num_steps, actions) = EnvState(*arguments[:6]), arguments[6:8]
+    _launch_rollout(rules, state, num_steps, actions, True, StepBuffers(*arguments[8:]))
+
+
 def _reset_body(
     task: str,
     params: list[float],
@@ -199,15 +273,27 @@ def _fake(
     params: list[float],
     autoreset_mode: int,
     max_episode_steps: int,
-    *tensors: Tensor,
+    *arguments: Any,
 ) -> None:
-    same_device(*tensors)
+    same_device(*(a for a in arguments if not isinstance(a, int)))
 
 
 _env_step = register(
     f"env_step({_RULES}, {_STATE}, Tensor actions, {_OUT}) -> ()",
     cpu=_step_body,
     cuda=_step_body,
+    fake=_fake,
+)
+_env_rollout = register(
+    f"env_rollout({_RULES}, {_STATE}, Tensor actions, {_OUT}) -> ()",
+    cpu=_rollout_body,
+    cuda=_rollout_body,
+    fake=_fake,
+)
+_env_rollout_random = register(
+    f"env_rollout_random({_RULES}, {_STATE}, SymInt num_steps, Tensor(m!)? actions, {_OUT}) -> ()",
+    cpu=_rollout_random_body,
+    cuda=_rollout_random_body,
     fake=_fake,
 )
 _env_reset = register(

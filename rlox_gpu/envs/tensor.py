@@ -11,18 +11,16 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from rlox_gpu.envs import cuda, kernels
-from rlox_gpu.envs.base import (
-    NativeVectorEnv,
-    random_seeds,
-)
+from rlox_gpu.envs.base import random_seeds
 from rlox_gpu.envs.kernels import EnvState, StepBuffers
+from rlox_gpu.envs.rollouts import Rollout, RolloutVectorEnv
 
-__all__ = ["EnvState", "StepBuffers", "TensorVectorEnv"]
+__all__ = ["EnvState", "Rollout", "StepBuffers", "TensorVectorEnv"]
 
 _NO_EPISODE = -1
 
 
-class TensorVectorEnv(NativeVectorEnv):
+class TensorVectorEnv(RolloutVectorEnv):
     """A native task under Gymnasium's vector contract, on tensors of one device.
 
     Nothing in ``step`` and ``step_into`` waits for the device. On the CPU an action out of range
@@ -210,8 +208,7 @@ class TensorVectorEnv(NativeVectorEnv):
         TypeError, ValueError
             If ``actions`` has another dtype, shape or device, or, on the CPU, range.
         """
-        if isinstance(actions, Tensor) and actions.dtype in _CONVERTED[self._action_dtype]:
-            actions = actions.to(self._action_dtype).contiguous()
+        actions = self._converted(actions)
         out = self.make_buffers()
         if not self._same_step:
             out = out._replace(final_obs=None)
@@ -247,8 +244,7 @@ class TensorVectorEnv(NativeVectorEnv):
             If a tensor has another dtype, shape, device or layout, or, on the CPU, an action is
             out of range; no environment has then moved.
         """
-        if not self._ready:
-            self._raise_not_ready()
+        self._check_ready()
         n = self.num_envs
         self._check("actions", actions, self._action_dtype, self._action_shape)
         wide = (n, self._obs_size)
@@ -275,6 +271,38 @@ class TensorVectorEnv(NativeVectorEnv):
             raise ValueError(f"{name} must be on {self.device}, got {tensor.device}")
         if not tensor.is_contiguous():
             raise ValueError(f"{name} must be contiguous, got strides {tensor.stride()}")
+
+    def _check_ready(self) -> None:
+        if not self._ready:
+            self._raise_not_ready()
+
+    def _converted(self, actions: Any) -> Any:
+        if isinstance(actions, Tensor) and actions.dtype in _CONVERTED[self._action_dtype]:
+            return actions.to(self._action_dtype).contiguous()
+        return actions
+
+    def _rollout_actions(self, actions: Any) -> Tensor:
+        actions = self._converted(actions)
+        shape = (*getattr(actions, "shape", ())[:1], *self._action_shape)
+        self._check("actions", actions, self._action_dtype, shape)
+        taken: Tensor = actions
+        return taken
+
+    def _allocate(self, dtype: np.dtype[Any], shape: tuple[int, ...], zeros: bool) -> Tensor:
+        allocate = torch.zeros if zeros else torch.empty
+        return allocate(shape, dtype=_TENSOR_DTYPES[dtype], device=self.device)
+
+    def _check_result(
+        self, name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> None:
+        self._check(name, value, _TENSOR_DTYPES[dtype], shape)
+
+    def _roll(self, num_steps: int, actions: Any, drawn: bool, out: Rollout) -> None:
+        results = StepBuffers(*out[:7])
+        if drawn:
+            kernels.rollout_random(self._batch_rules, self._state, num_steps, actions, results)
+        else:
+            kernels.rollout(self._batch_rules, self._state, actions, results)
 
     def state_dict(self) -> dict[str, Any]:
         """Copy the whole state: what ``load_state_dict`` needs to go on exactly from here.
@@ -319,7 +347,12 @@ class TensorVectorEnv(NativeVectorEnv):
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_TENSOR_DTYPES = {np.dtype(np.int64): torch.int64, np.dtype(np.float32): torch.float32}
+_TENSOR_DTYPES = {
+    np.dtype(np.int64): torch.int64,
+    np.dtype(np.int32): torch.int32,
+    np.dtype(np.float32): torch.float32,
+    np.dtype(np.bool_): torch.bool,
+}
 # What `step` turns into a task's own type of action.
 _CONVERTED = {torch.int64: _INTEGERS, torch.float32: (*_FLOATS, *_INTEGERS)}
 

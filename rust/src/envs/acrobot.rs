@@ -104,4 +104,9 @@ impl Task for Acrobot {
     fn initial(&self, words: [u32; 4]) -> [f32; 4] {
         words.map(|word| uniform(word, self.low, self.high))
     }
+
+    #[inline(always)]
+    fn random_action(&self, word: u32) -> i64 {
+        Discrete::<3>::choice(word)
+    }
 }

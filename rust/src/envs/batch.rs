@@ -4,6 +4,7 @@
 
 use super::chunk::GROUP;
 use super::lanes::Row;
+use super::rollout::{self, Actions};
 use super::step;
 use super::task::{Action, ActionOf, Task};
 use crate::philox::{philox_lanes, stream};
@@ -80,6 +81,22 @@ impl<T: Task> Batch<T> {
         outputs: Outputs<'_, T::Obs>,
     ) -> Result<usize, PoolError> {
         step::step(self, state, actions, outputs)
+    }
+
+    /// Takes `num_steps` steps with every environment, as many calls of `step` would; row t of
+    /// actions and outputs, which have `num_steps` times the length of the state, belongs to step
+    /// t. Gives the number of episodes that ended.
+    ///
+    /// # Errors
+    /// As `step`.
+    pub fn rollout(
+        &self,
+        state: State<'_, T::State>,
+        num_steps: usize,
+        actions: Actions<'_, ActionOf<T>>,
+        outputs: Outputs<'_, T::Obs>,
+    ) -> Result<usize, PoolError> {
+        rollout::rollout(self, state, num_steps, actions, outputs)
     }
 
     /// Begins a new episode in every environment, or in those whose mask is not 0, and copies all

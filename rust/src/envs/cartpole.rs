@@ -72,4 +72,9 @@ impl Task for CartPole {
     fn initial(&self, words: [u32; 4]) -> [f32; 4] {
         words.map(|word| uniform(word, self.low, self.high))
     }
+
+    #[inline(always)]
+    fn random_action(&self, word: u32) -> i64 {
+        Discrete::<2>::choice(word)
+    }
 }

@@ -53,4 +53,9 @@ impl Task for MountainCar {
     fn initial(&self, words: [u32; 4]) -> [f32; 2] {
         [uniform(words[0], self.low, self.high), 0.0]
     }
+
+    #[inline(always)]
+    fn random_action(&self, word: u32) -> i64 {
+        Discrete::<3>::choice(word)
+    }
 }

@@ -57,4 +57,9 @@ impl Task for MountainCarContinuous {
     fn initial(&self, words: [u32; 4]) -> [f32; 2] {
         [uniform(words[0], self.low, self.high), 0.0]
     }
+
+    #[inline(always)]
+    fn random_action(&self, word: u32) -> f32 {
+        uniform(word, self.min_action, self.max_action)
+    }
 }

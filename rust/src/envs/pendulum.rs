@@ -58,4 +58,9 @@ impl Task for Pendulum {
             uniform(words[1], -self.y_init, self.y_init),
         ]
     }
+
+    #[inline(always)]
+    fn random_action(&self, word: u32) -> f32 {
+        uniform(word, -self.max_torque, self.max_torque)
+    }
 }

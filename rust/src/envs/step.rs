@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::batch::{Batch, Outputs, State};
+use super::rollout::draw_actions;
 use super::task::{ActionOf, Task};
 use crate::pool::{self, PoolError};
 
@@ -85,7 +86,7 @@ impl<T: Task> Part<'_, T> {
     }
 
     fn step(mut self) -> usize {
-        let step_chunk = chosen::<T>();
+        let set = InstructionSet::<T>::best();
         let len = self.actions.len();
         let mut num_ended = 0;
         for start in (0..len).step_by(CHUNK) {
@@ -97,29 +98,56 @@ impl<T: Task> Part<'_, T> {
                 actions: &self.actions[start..end],
                 outputs: self.outputs.part(start, end),
             };
-            // SAFETY: `chosen` has asked the processor.
-            num_ended += unsafe { step_chunk(&mut chunk) };
+            // SAFETY: `best` has asked the processor.
+            num_ended += unsafe { (set.step_chunk)(&mut chunk) };
         }
         num_ended
     }
 }
 
-/// The best instruction set that this processor has.
-fn chosen<T: Task>() -> unsafe fn(&mut Part<'_, T>) -> usize {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
+/// What is compiled for each instruction set.
+///
+/// SAFETY of both: the processor has the instructions.
+pub(super) struct InstructionSet<T: Task> {
+    pub(super) step_chunk: StepChunk<T>,
+    pub(super) draw_actions: DrawActions<T>,
+}
+
+type StepChunk<T> = unsafe fn(&mut Part<'_, T>) -> usize;
+type DrawActions<T> = unsafe fn(&T, u64, &State<'_, <T as Task>::State>, &mut [ActionOf<T>]);
+
+impl<T: Task> InstructionSet<T> {
+    /// The best that this processor has.
+    pub(super) fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
         {
-            return step_chunk_avx512::<T>;
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+            {
+                return Self {
+                    step_chunk: step_chunk_avx512::<T>,
+                    draw_actions: draw_actions_avx512::<T>,
+                };
+            }
+            if is_x86_feature_detected!("avx2") {
+                return Self {
+                    step_chunk: step_chunk_avx2::<T>,
+                    draw_actions: draw_actions_avx2::<T>,
+                };
+            }
         }
-        if is_x86_feature_detected!("avx2") {
-            return step_chunk_avx2::<T>;
+        Self::plain()
+    }
+
+    /// For every processor.
+    fn plain() -> Self {
+        Self {
+            step_chunk: |chunk| chunk.step_chunk_singly(),
+            draw_actions: draw_actions::<T>,
         }
     }
-    |chunk| chunk.step_chunk_singly()
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -134,6 +162,28 @@ unsafe fn step_chunk_avx2<T: Task>(chunk: &mut Part<'_, T>) -> usize {
     unsafe { chunk.step_chunk::<super::lanes_x86::Avx2>() }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,bmi1,bmi2,popcnt")]
+unsafe fn draw_actions_avx512<T: Task>(
+    task: &T,
+    first: u64,
+    state: &State<'_, T::State>,
+    actions: &mut [ActionOf<T>],
+) {
+    draw_actions(task, first, state, actions);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn draw_actions_avx2<T: Task>(
+    task: &T,
+    first: u64,
+    state: &State<'_, T::State>,
+    actions: &mut [ActionOf<T>],
+) {
+    draw_actions(task, first, state, actions);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,8 +192,6 @@ mod tests {
         Acrobot, CartPole, MountainCar, MountainCarContinuous, Params, Pendulum, Row,
     };
     use crate::philox::{philox, uniform};
-
-    type StepChunk<T> = unsafe fn(&mut Part<'_, T>) -> usize;
 
     #[derive(Clone, PartialEq, Debug)]
     struct Owned {
@@ -228,7 +276,7 @@ mod tests {
     }
 
     fn instruction_sets<T: Task>() -> Vec<StepChunk<T>> {
-        let mut sets: Vec<StepChunk<T>> = vec![|chunk| chunk.step_chunk_singly()];
+        let mut sets = vec![InstructionSet::<T>::plain().step_chunk];
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx2") {

@@ -23,6 +23,9 @@ pub trait Task: Params + Copy + Send + Sync + 'static {
 
     /// The initial state that four random words stand for.
     fn initial(&self, words: [u32; 4]) -> Self::State;
+
+    /// The action that a random word stands for.
+    fn random_action(&self, word: u32) -> ActionOf<Self>;
 }
 
 /// A task's constants.
@@ -34,7 +37,7 @@ pub trait Params: Sized {
 /// What a task takes for an action, and which number its physics gets for it.
 pub trait Action: Send + Sync + 'static {
     /// One action in the caller's array.
-    type Element: Copy + Send + Sync;
+    type Element: Copy + Default + Send + Sync;
 
     fn is_valid(element: Self::Element) -> bool;
 
@@ -52,6 +55,14 @@ pub trait Action: Send + Sync + 'static {
 
 /// Actions 0 to `N - 1`; any other is taken like 0.
 pub struct Discrete<const N: u8>;
+
+impl<const N: u8> Discrete<N> {
+    /// The action that a random word stands for.
+    #[inline(always)]
+    pub fn choice(word: u32) -> i64 {
+        ((u64::from(word) * u64::from(N)) >> 32) as i64
+    }
+}
 
 impl<const N: u8> Action for Discrete<N> {
     type Element = i64;

@@ -9,7 +9,9 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::{slice_at, slice_at_mut};
-use crate::envs::{Action, ActionOf, Autoreset, Batch, Outputs, State, Task, first_invalid_action};
+use crate::envs::{
+    Action, ActionOf, Actions, Autoreset, Batch, Outputs, State, Task, first_invalid_action,
+};
 use crate::pool::PoolError;
 
 /// What Python asks of a batch of any task.
@@ -35,6 +37,18 @@ pub(super) trait AnyBatch: Send + Sync {
         num_envs: usize,
         state: [usize; 6],
         actions: usize,
+        outputs: [usize; 7],
+    ) -> Result<usize, PoolError>;
+
+    /// Takes `num_steps` steps; the arrays of actions and outputs hold a row per step. `drawn`
+    /// says that the actions are to be drawn, and written to `actions` unless that is 0.
+    unsafe fn rollout(
+        &self,
+        num_envs: usize,
+        num_steps: usize,
+        state: [usize; 6],
+        actions: usize,
+        drawn: bool,
         outputs: [usize; 7],
     ) -> Result<usize, PoolError>;
 
@@ -114,6 +128,32 @@ where
             )
         };
         Batch::step(self, state, actions, outputs)
+    }
+
+    unsafe fn rollout(
+        &self,
+        num_envs: usize,
+        num_steps: usize,
+        state: [usize; 6],
+        actions: usize,
+        drawn: bool,
+        outputs: [usize; 7],
+    ) -> Result<usize, PoolError> {
+        let entries = num_envs * num_steps;
+        // SAFETY: the trait's contract.
+        let (state, actions, outputs) = unsafe {
+            let actions = match (drawn, actions) {
+                (false, _) => Actions::Given(slice_at(entries, actions)),
+                (true, 0) => Actions::Drawn(None),
+                (true, _) => Actions::Drawn(Some(slice_at_mut(entries, actions))),
+            };
+            (
+                state_at(num_envs, state),
+                actions,
+                outputs_at(entries, outputs),
+            )
+        };
+        Batch::rollout(self, state, num_steps, actions, outputs)
     }
 
     unsafe fn reset(&self, num_envs: usize, state: [usize; 6], mask: usize, obs: usize) {

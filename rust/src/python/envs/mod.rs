@@ -106,6 +106,33 @@ impl EnvBatch {
         .map_err(pool_error)
     }
 
+    /// Takes `num_steps` steps; the arrays of actions and outputs hold a row per step. `drawn` says
+    /// that the actions are to be drawn, and written to `actions` unless that is 0; given ones are
+    /// checked before anything changes.
+    fn rollout(
+        &self,
+        py: Python<'_>,
+        num_envs: usize,
+        num_steps: usize,
+        state: [usize; 6],
+        actions: usize,
+        drawn: bool,
+        outputs: [usize; 7],
+    ) -> PyResult<usize> {
+        let entries = num_envs * num_steps;
+        // SAFETY: the class's contract.
+        unsafe {
+            if !drawn {
+                self.batch.check_actions(entries, actions)?;
+            }
+            detached(py, entries, || {
+                self.batch
+                    .rollout(num_envs, num_steps, state, actions, drawn, outputs)
+            })
+        }
+        .map_err(pool_error)
+    }
+
     /// Begins new episodes where `mask` (an address, 0 for everywhere) is set.
     fn reset(&self, py: Python<'_>, num_envs: usize, state: [usize; 6], mask: usize, obs: usize) {
         // SAFETY: the class's contract.
@@ -219,6 +246,22 @@ impl EnvArrays {
             final_return,
             final_length,
         ))
+    }
+
+    /// Takes steps into the caller's arrays, as `EnvBatch.rollout`.
+    fn rollout(
+        &mut self,
+        py: Python<'_>,
+        num_steps: usize,
+        actions: usize,
+        drawn: bool,
+        outputs: [usize; 7],
+    ) -> PyResult<usize> {
+        let batch = EnvBatch {
+            batch: Arc::clone(&self.batch),
+        };
+        let state = self.addresses;
+        batch.rollout(py, self.num_envs, num_steps, state, actions, drawn, outputs)
     }
 
     /// Begins new episodes, everywhere or where `mask` is set; gives all observations.
