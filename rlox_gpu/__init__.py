@@ -65,6 +65,7 @@ _HOME = {
     "make_vec": "envs",
     "DiscretePolicy": "policies",
     "RolloutCollector": "collectors",
+    "record_video": "video",
     "RolloutBatch": "batch",
     "PPOLoss": "losses",
     "PPO": "algorithms.ppo",

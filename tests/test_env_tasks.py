@@ -358,6 +358,37 @@ def test_pictures_are_gymnasiums(case, rng):
     reference.close()
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_pictures_of_a_step_are_gymnasiums(case, rng, mode):
+    pytest.importorskip("pygame")
+    arguments = {"autoreset_mode": mode, "render_mode": "rgb_array", "max_episode_steps": 3}
+    arrays = case.make(2, render_envs=[1], **arguments)
+    tensors = TensorVectorEnv(case.env_id, 2, device="cpu", render_envs=[1], **arguments)
+    reference = case.make_reference({"render_mode": "rgb_array"})
+    reference.reset(seed=0)
+    for env in (arrays, tensors):
+        env.reset(seed=0)
+    for step in range(5):
+        actions = case.actions(rng, 2)
+        ended = np.logical_or(*arrays.step(actions)[2:4])
+        tensors.step(torch.from_numpy(actions))
+        action = actions[1].copy()
+        actions *= 0  # the caller's own again
+        if arrays._arrays.elapsed[1] == 0 or step == 0:
+            reference.reset(seed=0)
+        if arrays._arrays.elapsed[1] > 0:
+            reference.step(action)
+        reference.state = arrays._arrays.state[1].astype(np.float64)
+        expected = reference.render()
+        for env in (arrays, tensors):
+            np.testing.assert_array_equal(env.render()[0], expected)
+        if mode is AutoresetMode.DISABLED and ended.any():
+            for env in (arrays, tensors):
+                env.reset(options={"reset_mask": ended})
+    for env in (arrays, tensors, reference):
+        env.close()
+
+
 def test_bounds_of_the_initial_state_have_gymnasiums_names(case):
     env = case.make(64)
     first, second = env.task.reset_options

@@ -17,7 +17,7 @@ LAYERS = (
     {"cli"},
     {"runs", "trainer", "trainers"},
     {"algorithms"},
-    {"collectors", "evaluation"},
+    {"collectors", "evaluation", "video"},
     {
         "actor_critic",
         "adam",

@@ -36,10 +36,29 @@ class Renderer:
                 setattr(self._env, key, value)
         # What a picture needs beside the state, such as "no torque yet", comes with a reset.
         self._env.reset(seed=0)
+        self._draws_torque = hasattr(self._env, "last_u")
 
-    def draw(self, state: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """Draw one state; uint8 ``(height, width, 3)``."""
+    def draw(
+        self, state: npt.NDArray[np.float32], action: npt.NDArray[Any] | None
+    ) -> npt.NDArray[np.uint8]:
+        """Draw one state and, where Gymnasium does, the action that led to it.
+
+        Parameters
+        ----------
+        state
+            float32 ``(state_size,)``.
+        action
+            None where the episode has just begun.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8 ``(height, width, 3)``.
+        """
         self._env.state = np.asarray(state, dtype=np.float64)
+        if self._draws_torque:
+            limit = self._env.max_torque
+            self._env.last_u = None if action is None else np.clip(action, -limit, limit)[0]
         frame: npt.NDArray[np.uint8] = self._env.render()
         return frame
 
