@@ -389,6 +389,25 @@ def test_pictures_of_a_step_are_gymnasiums(case, rng, mode):
         env.close()
 
 
+def test_only_a_step_leads_to_a_picture_with_its_torque():
+    pytest.importorskip("pygame")
+    env = CASES["Pendulum"].make(render_mode="rgb_array", max_episode_steps=2)
+    env.reset(seed=0)
+    saved = env.state_dict()
+    env.step(np.full((1, 1), 2.0, np.float32))
+    with_torque = env.render()[0]
+    state = env._arrays.state.copy()
+    env.rollout(np.full((3, 1, 1), 2.0, np.float32))  # to the same step of the next episode
+    assert env._arrays.elapsed[0] == 1
+    env._arrays.state[:] = state
+    without = env.render()[0]
+    assert not np.array_equal(with_torque, without)
+    env.load_state_dict(saved)
+    env._arrays.state[:] = state
+    np.testing.assert_array_equal(env.render()[0], without)
+    env.close()
+
+
 def test_bounds_of_the_initial_state_have_gymnasiums_names(case):
     env = case.make(64)
     first, second = env.task.reset_options

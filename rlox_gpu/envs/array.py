@@ -200,7 +200,7 @@ class NumpyVectorEnv(RolloutVectorEnv):
             actions = as_actions(actions, self._action_shape, self._action_dtype)
         results = self._native.step(actions)
         if self.render_mode is not None:
-            self._remember_step(actions, self._arrays.elapsed)
+            self._remember_step(actions, self._arrays.episode, self._arrays.elapsed)
         obs, rewards, terminated, truncated, num_ended, *_ = results
         infos = self._infos(terminated | truncated, *results[5:]) if num_ended else {}
         return obs, rewards, terminated, truncated, infos
@@ -290,9 +290,9 @@ class NumpyVectorEnv(RolloutVectorEnv):
         self._set_bounds(*state["reset_bounds"])
         self._ready = bool(state["ready"])
 
-    def _states_to_draw(self) -> tuple[np.ndarray, np.ndarray]:
-        rows = list(self._render_envs)
-        return self._arrays.state[rows], self._arrays.elapsed[rows]
+    def _states_to_draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows, arrays = list(self._render_envs), self._arrays
+        return arrays.state[rows], arrays.episode[rows], arrays.elapsed[rows]
 
 
 def as_actions(actions: Any, shape: tuple[int, ...], dtype: Any = np.int64) -> npt.NDArray[Any]:

@@ -92,8 +92,8 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
         self._action_shape = (self.num_envs, *(self.single_action_space.shape or ()))
         self.render_mode, self._render_envs = check_render(render_mode, render_envs, num_envs)
         self._renderer: Renderer | None = None
-        # Actions of the last step and the steps that their episodes had then, if to be drawn.
-        self._last_step: tuple[Any, Any] | None = None
+        # Actions of the last step, and which step of which episode it was, if to be drawn.
+        self._last_step: tuple[Any, Any, Any] | None = None
         self._ready = False
 
     def _reset_request(
@@ -113,22 +113,26 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
         return request
 
     @abstractmethod
-    def _states_to_draw(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the states of ``self._render_envs`` and their elapsed steps, on the host."""
+    def _states_to_draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what ``self._render_envs`` have on the host: state, episode, elapsed steps."""
 
-    def _remember_step(self, actions: Any, elapsed: Any) -> None:
+    def _remember_step(self, actions: Any, episode: Any, elapsed: Any) -> None:
         """Keep what a picture shows of a step beside the state it led to."""
         rows = list(self._render_envs)
-        self._last_step = actions[rows], elapsed[rows]
+        self._last_step = actions[rows], episode[rows], elapsed[rows]
 
-    def _actions_to_draw(self, elapsed: np.ndarray) -> Sequence[np.ndarray | None]:
+    def _actions_to_draw(
+        self, episode: np.ndarray, elapsed: np.ndarray
+    ) -> Sequence[np.ndarray | None]:
         """Return the actions that led to the states, None where an episode has just begun."""
         if self._last_step is None:
             return [None] * len(elapsed)
-        actions, then = (x if isinstance(x, np.ndarray) else x.cpu() for x in self._last_step)
-        # Whatever moved the environments without a step changed their elapsed steps.
-        led_here = (elapsed > 0) & (elapsed == np.asarray(then))
-        return [a if led else None for a, led in zip(np.asarray(actions), led_here, strict=True)]
+        actions, *moment = (
+            x if isinstance(x, np.ndarray) else x.cpu().numpy() for x in self._last_step
+        )
+        # A reset, a rollout or a loaded state has led elsewhere than the last step.
+        led_here = (elapsed > 0) & (episode == moment[0]) & (elapsed == moment[1])
+        return [a if led else None for a, led in zip(actions, led_here, strict=True)]
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Draw the chosen environments with Gymnasium's renderer; reads their states on the host.
@@ -152,8 +156,8 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
             raise ResetNeeded("call reset() before render(): there is nothing to draw")
         if self._renderer is None:
             self._renderer = Renderer(self.task, self.params)
-        states, elapsed = self._states_to_draw()
-        return tuple(map(self._renderer.draw, states, self._actions_to_draw(elapsed)))
+        states, *moment = self._states_to_draw()
+        return tuple(map(self._renderer.draw, states, self._actions_to_draw(*moment)))
 
     def limit_episodes(self, max_episode_steps: int) -> None:
         """Truncate episodes after at most so many steps; a lower limit stays."""

@@ -260,7 +260,7 @@ class TensorVectorEnv(RolloutVectorEnv):
             self._check("out.episode_length", out.episode_length, torch.int32, (n,))
         kernels.step(self._batch_rules, self._state, actions, out)
         if self.render_mode is not None:
-            self._remember_step(actions, self._state.elapsed)
+            self._remember_step(actions, self._state.episode, self._state.elapsed)
 
     def _check(self, name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         if not isinstance(tensor, Tensor):
@@ -343,10 +343,10 @@ class TensorVectorEnv(RolloutVectorEnv):
         self._batch_rules = self._rules(*self._bounds)
         self._ready = bool(state["ready"])
 
-    def _states_to_draw(self) -> tuple[np.ndarray, np.ndarray]:
-        rows = list(self._render_envs)
-        state, elapsed = (x[rows].cpu().numpy() for x in (self._state.state, self._state.elapsed))
-        return state, elapsed
+    def _states_to_draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows, now = list(self._render_envs), self._state
+        state, *moment = (x[rows].cpu().numpy() for x in (now.state, now.episode, now.elapsed))
+        return state, moment[0], moment[1]
 
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
