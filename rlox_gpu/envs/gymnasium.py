@@ -1,4 +1,4 @@
-"""Any Gymnasium environment, through its synchronous vector environment.
+"""Any Gymnasium environment, through its synchronous or asynchronous vector environment.
 
 Two faces over the same thing: :class:`GymVecEnv` gives NumPy arrays as rlox's does, and
 :class:`GymnasiumTensorEnv` writes torch tensors as the native environments do, for the collectors.
@@ -7,7 +7,9 @@ Both reset an environment in the step that ends its episode.
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,30 +18,74 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlox_gpu._checks import choice, integer
 from rlox_gpu.envs.kernels import StepBuffers
 
+if TYPE_CHECKING:
+    _Wrapper = gym.Wrapper[Any, Any, Any, Any]
+else:
+    _Wrapper = gym.Wrapper
 
-def make_gymnasium(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+_MODES = {"sync": 0, "async": 1}
+
+
+class _OwnFinalObservation(_Wrapper):
+    """Copies the observation that ends an episode: the reset that follows may write over it."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            obs = copy.deepcopy(obs)
+        return obs, reward, terminated, truncated, info
+
+
+def make_gymnasium(
+    env_id: str,
+    num_envs: int,
+    *,
+    vectorization_mode: str = "sync",
+    vector_kwargs: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> VectorEnv[Any, Any, Any]:
     """Return ``num_envs`` copies of a Gymnasium environment that reset in the same step.
+
+    Parameters
+    ----------
+    env_id
+        A Gymnasium id.
+    num_envs
+        Number of copies.
+    vectorization_mode
+        ``"sync"``: one after the other; ``"async"``: a process for each, which writes its
+        observations into memory that is shared with this one.
+    vector_kwargs
+        Keywords of ``gymnasium.vector.SyncVectorEnv`` or ``AsyncVectorEnv``.
+    **kwargs
+        Keywords of the environment.
 
     Raises
     ------
     TypeError
         If ``env_id`` is not a string.
     ValueError
-        If Gymnasium does not know the id or one of its dependencies is missing, or ``num_envs``
-        is not positive.
+        If Gymnasium does not know the id or one of its dependencies is missing, ``num_envs``
+        is not positive, or another argument is not as above.
     """
     if not isinstance(env_id, str):
         raise TypeError(f"env_id: expected a string, got {env_id!r}")
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise ValueError(f"n_envs: expected a positive integer, got {num_envs!r}")
+    choice("vectorization_mode", vectorization_mode, _MODES)
+    given = dict(vector_kwargs or {})
+    if "autoreset_mode" in given:
+        raise ValueError("vector_kwargs: expected no autoreset_mode, which is the same-step mode")
     try:
         return gym.make_vec(
             env_id,
             num_envs=num_envs,
-            vectorization_mode="sync",
-            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+            vectorization_mode=vectorization_mode,
+            vector_kwargs={**given, "autoreset_mode": AutoresetMode.SAME_STEP},
+            wrappers=[_OwnFinalObservation],
             **kwargs,
         )
     except (gym.error.UnregisteredEnv, gym.error.DependencyNotInstalled) as error:
@@ -54,19 +100,42 @@ class GymVecEnv:
     env_id : str
         A Gymnasium id, ``"LunarLander-v3"`` for one.
     n_envs : int
-        Number of copies, stepped one after the other.
+        Number of copies.
     seed : int
         Copy i starts from ``seed + i`` at the first reset; later resets continue from there.
+    vectorization_mode : str
+        ``"sync"`` steps the copies one after the other; ``"async"`` gives each a process of its
+        own with shared memory, which pays where a step takes long. Both give the same numbers.
+    vector_kwargs : dict, optional
+        Keywords of Gymnasium's ``SyncVectorEnv`` or ``AsyncVectorEnv``, for example
+        ``{"context": "spawn"}``.
+    **kwargs
+        Keywords of the environment.
 
     Raises
     ------
-    ValueError
-        If the environment cannot be made or ``n_envs`` is not positive.
+    TypeError, ValueError
+        If the environment cannot be made or an argument is not as above.
     """
 
-    def __init__(self, env_id: str, n_envs: int, seed: int = 0) -> None:
-        self._envs = make_gymnasium(env_id, n_envs)
-        self._next_seed: int | None = seed
+    def __init__(
+        self,
+        env_id: str,
+        n_envs: int,
+        seed: int = 0,
+        *,
+        vectorization_mode: str = "sync",
+        vector_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._next_seed: int | None = integer("seed", seed, 1 << 63)
+        self._envs = make_gymnasium(
+            env_id,
+            n_envs,
+            vectorization_mode=vectorization_mode,
+            vector_kwargs=vector_kwargs,
+            **kwargs,
+        )
         self._running = False
         self.num_envs = n_envs
         self.observation_space = self._envs.single_observation_space
@@ -78,7 +147,7 @@ class GymVecEnv:
             raise RuntimeError("reset_all: the environment is closed")
         obs, _ = self._envs.reset(seed=self._next_seed)
         self._next_seed, self._running = None, True
-        return np.array(obs)
+        return obs  # type: ignore[no-any-return]
 
     def step_all(self, actions: Any) -> dict[str, Any]:
         """Step every environment; one whose episode ends is reset in the same step.
@@ -110,10 +179,10 @@ class GymVecEnv:
         obs, rewards, terminated, truncated, info = self._envs.step(checked)
         final = info.get("final_obs", [None] * self.num_envs)
         return {
-            "obs": np.array(obs),
-            "rewards": np.array(rewards),
-            "terminated": np.array(terminated),
-            "truncated": np.array(truncated),
+            "obs": obs,
+            "rewards": rewards,
+            "terminated": terminated,
+            "truncated": truncated,
             "terminal_obs": list(final),
         }
 
@@ -197,8 +266,10 @@ class GymnasiumTensorEnv:
         return self._tensor(obs), info
 
     def step_into(self, actions: Tensor, results: StepBuffers) -> None:
-        """Step with ``actions [N]`` and write what happened into ``results``."""
-        obs, rewards, terminated, truncated, info = self._envs.step(actions.cpu().numpy())
+        """Step with ``actions [N]`` or ``[N, act_dim]``; write what happened into ``results``."""
+        obs, rewards, terminated, truncated, info = self._envs.step(
+            check_actions(actions, self.single_action_space, self.num_envs)
+        )
         self._returns += rewards
         self._lengths += 1
         results.obs.copy_(self._tensor(obs))
