@@ -68,6 +68,8 @@ _HOME = {
     "record_video": "video",
     "RolloutBatch": "batch",
     "PPOLoss": "losses",
+    "PrioritizedReplayBuffer": "buffers.replay",
+    "ReplayBuffer": "buffers.replay",
     "PPO": "algorithms.ppo",
     "PPOTrainer": "trainers",
     "Trainer": "trainer",

@@ -443,3 +443,113 @@ class CartPoleVec:
     def num_envs(self) -> int: ...
     def reset_all(self, seed: int | None = None) -> NDArray[np.float32]: ...
     def step_all(self, actions: list[int] | NDArray[Any]) -> dict[str, Any]: ...
+
+# -- buffers ---------------------------------------------------------------------------------
+
+_Part = tuple[str | None, np.dtype[Any], list[int]]
+
+class ReplayStore:
+    """A ring of transitions."""
+
+    def __new__(
+        cls,
+        capacity: int,
+        obs: list[_Part],
+        action: tuple[np.dtype[Any], list[int]],
+        num_envs: int,
+        deduplicate: bool,
+        n_step: int,
+        gamma: float,
+        seed: int,
+        /,
+    ) -> Self: ...
+    def push(
+        self,
+        obs: Any,
+        action: Any,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        next_obs: Any = None,
+        *,
+        env: int = 0,
+    ) -> None: ...
+    def push_batch(
+        self,
+        obs: Any,
+        next_obs: Any,
+        actions: Any,
+        rewards: Any,
+        terminated: Any,
+        truncated: Any,
+        *,
+        envs: Any = None,
+    ) -> None: ...
+    def sample(self, batch_size: int, seed: int | None = None) -> dict[str, Any]: ...
+    def sample_sequences(
+        self,
+        batch_size: int,
+        length: int,
+        *,
+        stride: int = 1,
+        burn_in: int = 0,
+        seed: int | None = None,
+    ) -> dict[str, Any]: ...
+    def clear(self) -> None: ...
+    def contents(self) -> dict[str, NDArray[np.uint8]]: ...
+    def restore(self, contents: dict[str, NDArray[np.uint8]]) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def num_envs(self) -> int: ...
+
+class PrioritizedStore(ReplayStore):
+    """A ring of transitions with priorities."""
+
+    def __new__(
+        cls,
+        capacity: int,
+        obs: list[_Part],
+        action: tuple[np.dtype[Any], list[int]],
+        num_envs: int,
+        deduplicate: bool,
+        n_step: int,
+        gamma: float,
+        seed: int,
+        alpha: float,
+        beta: float,
+        /,
+    ) -> Self: ...
+    def push(
+        self,
+        obs: Any,
+        action: Any,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        next_obs: Any = None,
+        priority: float | None = None,
+        *,
+        env: int = 0,
+    ) -> None: ...
+    def push_batch(
+        self,
+        obs: Any,
+        next_obs: Any,
+        actions: Any,
+        rewards: Any,
+        terminated: Any,
+        truncated: Any,
+        priorities: Any = None,
+        *,
+        envs: Any = None,
+    ) -> None: ...
+    def update_priorities(self, indices: Any, priorities: Any) -> None: ...
+    def set_beta(self, beta: float) -> None: ...
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def beta(self) -> float: ...
+    @property
+    def total_weight(self) -> float: ...

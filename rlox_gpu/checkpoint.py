@@ -8,7 +8,6 @@ moment leaves either the old file or the new one.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import safetensors
 from safetensors.torch import load, save
 from torch import Tensor
+
+from .files import replacing
 
 FORMAT = "rlox-gpu checkpoint 1"
 
@@ -30,31 +31,12 @@ def write_checkpoint(
     OSError
         If the folder does not exist or cannot be written.
     """
-    path = Path(path)
     contents = save(
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
         metadata={"format": FORMAT, "values": json.dumps(values)},
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path) as partial:
+        partial.write_bytes(contents)
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,7 +1,8 @@
-//! The CPU core of rlox-gpu: estimators and vector environments on plain slices.
+//! The CPU core of rlox-gpu: estimators, vector environments and replay buffers on plain slices.
 //!
-//! `ops` and `envs` know nothing of Python; `python` is the only boundary.
+//! `ops`, `envs` and `buffers` know nothing of Python; `python` is the only boundary.
 
+pub mod buffers;
 pub mod envs;
 pub mod ops;
 pub mod philox;

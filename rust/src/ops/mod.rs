@@ -16,7 +16,7 @@ pub(crate) mod noise;
 pub(crate) mod ppo_loss;
 pub(crate) mod preferences;
 pub mod random;
-mod registers;
+pub(crate) mod registers;
 pub(crate) mod rollout;
 mod scan;
 pub(crate) mod strided;

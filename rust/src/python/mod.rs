@@ -1,6 +1,7 @@
 //! The pyo3 boundary: borrow buffers, check them, release the GIL, call the core, map errors.
 
 mod arrays;
+mod buffers;
 mod call;
 mod envs;
 mod estimate;
@@ -21,5 +22,6 @@ fn _rust(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ops::register(module)?;
     sampling::register(module)?;
     envs::register(module)?;
+    buffers::register(module)?;
     Ok(())
 }

@@ -1,0 +1,89 @@
+"""What the buffers have in common: dicts of arrays, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._checks import described
+from . import _files
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_NEEDED = ("obs", "actions", "rewards", "terminated", "truncated")
+
+
+class Common:
+    """To be combined with a store of the compiled core."""
+
+    # What the constructor was given, for JSON.
+    _settings: dict[str, Any]
+    # Keys of a batch that are passed on by their names.
+    _row_options: tuple[str, ...] = ("envs",)
+
+    def extend(self, batch: Mapping[str, Any]) -> None:
+        """Append the transitions of a dict with the keys of a sample, as ``push_batch`` does.
+
+        ``next_obs`` may be missing, ``envs`` (and ``priorities`` of a prioritised buffer) may be
+        there; other keys are not looked at.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a key is missing, or an array does not fit.
+        """
+        if not isinstance(batch, Mapping):
+            raise TypeError(f"batch: expected a dict of arrays, got {described(batch)}")
+        missing = [name for name in _NEEDED if name not in batch]
+        if missing:
+            raise ValueError(
+                f"batch: expected the keys {', '.join(_NEEDED)}, {missing} are missing"
+            )
+        obs, *others = (batch[name] for name in _NEEDED)
+        options = {name: batch[name] for name in self._row_options if name in batch}
+        store: Any = self
+        store.push_batch(obs, batch.get("next_obs"), *others, **options)
+
+    def save(self, path: str | Path) -> None:
+        """Write the buffer to a file, whole or not at all.
+
+        A copy of the contents is made in memory first.
+
+        Raises
+        ------
+        OSError
+            If the folder does not exist or cannot be written.
+        """
+        store: Any = self
+        settings = {"kind": type(self).__name__, **self._settings, **self._changed_settings()}
+        _files.write(path, store.contents(), settings)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the buffer that ``save`` wrote: its further samples are those of the original.
+
+        Nothing in the file is executed.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is truncated, damaged, or that of another kind of buffer.
+        """
+        contents, settings = _files.read(path, cls.__name__)
+        try:
+            made: Any = cls(**settings)
+            made.restore(contents)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: a damaged buffer's file ({error})") from error
+        return made  # type: ignore[no-any-return]
+
+    def _changed_settings(self) -> dict[str, Any]:
+        return {}
+
+    def __repr__(self) -> str:
+        store: Any = self
+        return f"{type(self).__name__}({len(store)} of {store.capacity} transitions)"

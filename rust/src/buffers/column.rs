@@ -1,0 +1,95 @@
+//! Rows of equal width in one piece of memory.
+
+#![allow(unsafe_code)]
+
+use super::gather::gather;
+
+/// `rows` rows of `width` bytes, zero at first.
+pub struct Column {
+    width: usize,
+    rows: usize,
+    /// Words, which the allocator hands out zeroed without touching them.
+    memory: Vec<u64>,
+}
+
+impl Column {
+    /// # Panics
+    /// If the size is not addressable or there is no memory.
+    #[must_use]
+    pub fn new(rows: usize, width: usize) -> Self {
+        let bytes = rows.checked_mul(width).expect("an addressable size");
+        Self {
+            width,
+            rows,
+            memory: vec![0; bytes.div_ceil(size_of::<u64>())],
+        }
+    }
+
+    /// Bytes of a row.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// All rows, one after the other.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the words hold at least this many initialised bytes.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.rows * self.width) }
+    }
+
+    /// All rows, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let bytes = self.rows * self.width;
+        // SAFETY: as above, and any bytes make words.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), bytes) }
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn row(&self, index: u32) -> &[u8] {
+        &self.bytes()[index as usize * self.width..][..self.width]
+    }
+
+    /// Write `rows` from `slot` on, and what does not fit there from the first row on.
+    pub(super) fn write(&mut self, slot: usize, rows: &[u8]) {
+        let at = slot * self.width;
+        let bytes = self.bytes_mut();
+        let (here, wrapped) = rows.split_at(rows.len().min(bytes.len() - at));
+        bytes[at..at + here.len()].copy_from_slice(here);
+        bytes[..wrapped.len()].copy_from_slice(wrapped);
+    }
+
+    /// Write zeros in the same way.
+    pub(super) fn clear(&mut self, slot: usize, count: usize) {
+        let (at, length) = (slot * self.width, count * self.width);
+        let bytes = self.bytes_mut();
+        let here = length.min(bytes.len() - at);
+        bytes[at..at + here].fill(0);
+        bytes[..length - here].fill(0);
+    }
+
+    /// Write the rows at `slots` to `out`, one after the other.
+    pub(super) fn gather(&self, slots: &[u32], out: &mut [u8]) {
+        let (bytes, width) = (self.bytes(), self.width);
+        let row_at = |i: usize| &bytes[slots[i] as usize * width..][..width];
+        gather(slots.len(), width, row_at, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_wrap_around() {
+        let mut column = Column::new(5, 3);
+        column.write(3, b"aaabbbcccddd");
+        assert_eq!(column.bytes(), b"cccddd\0\0\0aaabbb");
+        column.clear(4, 2);
+        assert_eq!(column.bytes(), b"\0\0\0ddd\0\0\0aaa\0\0\0");
+        let mut out = [9; 6];
+        column.gather(&[3, 1], &mut out);
+        assert_eq!(&out, b"aaaddd");
+    }
+}

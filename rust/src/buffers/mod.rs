@@ -1,0 +1,27 @@
+//! Replay buffers: rings of transitions, column by column, as plain bytes.
+//!
+//! What a row of a column means (its dtype and shape) is the caller's business; here it is a number
+//! of bytes. Random draws are pure functions of `(seed, step)`, see [`draw`].
+
+pub mod column;
+pub mod draw;
+mod frames;
+mod gather;
+mod links;
+pub mod priorities;
+mod raw;
+pub mod replay;
+pub mod sequences;
+pub mod state;
+pub mod tree;
+
+pub use priorities::Priorities;
+pub use replay::{Batch, Layout, Observation, Replay, Rows};
+
+/// No slot, no frame.
+const NONE: u32 = u32::MAX;
+/// The largest capacity.
+pub const MAX_CAPACITY: usize = NONE as usize;
+/// Bits of a transition's flag byte.
+pub const TERMINATED: u8 = 1;
+pub const TRUNCATED: u8 = 2;

@@ -1,0 +1,384 @@
+//! The ring of transitions.
+
+use super::column::Column;
+use super::draw::{self, Draw};
+use super::frames::Frames;
+use super::links::Links;
+use super::{NONE, TERMINATED, TRUNCATED};
+use crate::pool::{self, PoolError};
+
+/// Bytes of a sample from which threads share the work, and the least that one of them gets.
+const SHARED_FROM: usize = 1 << 20;
+const SHARE: usize = 1 << 18;
+
+/// What a buffer holds; sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    pub capacity: usize,
+    pub num_envs: usize,
+    /// The parts of an observation.
+    pub obs: Vec<usize>,
+    pub action: usize,
+    /// Whether an observation that is two transitions' is stored once.
+    pub deduplicate: bool,
+    /// How many rewards are added up, and what each next one is worth.
+    pub n_step: u32,
+    pub gamma: f64,
+}
+
+/// One part of the observations of `count` transitions; zeros where there are no next ones.
+#[derive(Clone, Copy)]
+pub struct Observation<'a> {
+    pub obs: &'a [u8],
+    pub next: Option<&'a [u8]>,
+}
+
+/// Transitions, as bytes: rewards are f32.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    pub obs: &'a [Observation<'a>],
+    pub actions: &'a [u8],
+    pub rewards: &'a [f32],
+    /// Bytes that are zero or not, as many as rewards.
+    pub terminated: &'a [u8],
+    pub truncated: &'a [u8],
+    pub envs: Envs<'a>,
+}
+
+/// The environments of rows.
+#[derive(Clone, Copy)]
+pub enum Envs<'a> {
+    /// Row i is of environment `i % num_envs`.
+    InTurn,
+    /// Those below `num_envs`.
+    Given(&'a [u32]),
+}
+
+/// Room for a sample, as bytes.
+pub struct Batch<'a> {
+    /// Observations and next observations, part by part.
+    pub obs: Vec<[&'a mut [u8]; 2]>,
+    pub actions: &'a mut [u8],
+    pub rewards: &'a mut [f32],
+    pub terminated: &'a mut [u8],
+    pub truncated: &'a mut [u8],
+    /// What the value of the next observation is worth; with several steps only.
+    pub discounts: Option<&'a mut [f32]>,
+}
+
+pub(super) enum Part {
+    Twice { obs: Column, next: Column },
+    Once(Frames),
+}
+
+/// Transitions in the order of their pushes, the oldest ones overwritten.
+pub struct Replay {
+    pub(super) layout: Layout,
+    pub(super) parts: Vec<Part>,
+    pub(super) actions: Column,
+    pub(super) rewards: Vec<f32>,
+    pub(super) flags: Vec<u8>,
+    pub(super) links: Links,
+    /// Pushes since the buffer was made or cleared.
+    pub(super) pushed: u64,
+    pub(super) len: usize,
+    pub(super) head: usize,
+    scratch: Vec<u32>,
+}
+
+impl Replay {
+    /// # Panics
+    /// If there is no memory, or the capacity is 0 or above [`super::MAX_CAPACITY`].
+    #[must_use]
+    pub fn new(layout: Layout) -> Self {
+        let Layout {
+            capacity, num_envs, ..
+        } = layout;
+        assert!((1..=super::MAX_CAPACITY).contains(&capacity), "capacity");
+        let part = |&width: &usize| {
+            if layout.deduplicate {
+                Part::Once(Frames::new(capacity, num_envs, width))
+            } else {
+                Part::Twice {
+                    obs: Column::new(capacity, width),
+                    next: Column::new(capacity, width),
+                }
+            }
+        };
+        Self {
+            parts: layout.obs.iter().map(part).collect(),
+            actions: Column::new(capacity, layout.action),
+            rewards: vec![0.0; capacity],
+            flags: vec![0; capacity],
+            links: Links::new(capacity, num_envs),
+            pushed: 0,
+            len: 0,
+            head: 0,
+            scratch: Vec::new(),
+            layout,
+        }
+    }
+
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Transitions that can be sampled.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The slot that the next push writes.
+    #[must_use]
+    pub fn head(&self) -> usize {
+        self.head
+    }
+
+    /// Bytes of one transition in a sample.
+    #[must_use]
+    pub fn row_bytes(&self) -> usize {
+        2 * self.layout.obs.iter().sum::<usize>() + self.layout.action + size_of::<f32>() + 2
+    }
+
+    /// Forget all transitions.
+    pub fn clear(&mut self) {
+        for part in &mut self.parts {
+            if let Part::Once(frames) = part {
+                frames.clear();
+            }
+        }
+        self.links.clear();
+        (self.pushed, self.len, self.head) = (0, 0, 0);
+    }
+
+    /// Append transitions; of more than fit the last ones stay.
+    ///
+    /// # Panics
+    /// If the rows' sizes differ from the layout's.
+    pub fn push(&mut self, rows: &Rows) {
+        let (capacity, count) = (self.layout.capacity, rows.rewards.len());
+        assert_eq!(rows.obs.len(), self.parts.len(), "parts");
+        assert!(rows.terminated.len() == count && rows.truncated.len() == count);
+        let mut first = 0;
+        while first < count {
+            let block = (count - first).min(capacity);
+            self.push_block(rows, first, block);
+            first += block;
+        }
+    }
+
+    /// At most as many rows as there are slots.
+    fn push_block(&mut self, rows: &Rows, first: usize, count: usize) {
+        let (slot, capacity) = (self.head, self.layout.capacity);
+        for (part, Observation { obs, next }) in self.parts.iter_mut().zip(rows.obs) {
+            match part {
+                Part::Twice {
+                    obs: to,
+                    next: then,
+                } => {
+                    let bytes = first * to.width()..(first + count) * to.width();
+                    to.write(slot, &obs[bytes.clone()]);
+                    match next {
+                        Some(next) => then.write(slot, &next[bytes]),
+                        None => then.clear(slot, count),
+                    }
+                }
+                Part::Once(frames) => {
+                    let width = frames.width();
+                    for i in 0..count {
+                        let bytes = (first + i) * width..(first + i + 1) * width;
+                        let env = env_of(rows, first + i, self.layout.num_envs);
+                        let next = next.map(|next| &next[bytes.clone()]);
+                        frames.write((slot + i) % capacity, &obs[bytes], next, env);
+                    }
+                }
+            }
+        }
+        let width = self.actions.width();
+        self.actions
+            .write(slot, &rows.actions[first * width..(first + count) * width]);
+        let here = count.min(capacity - slot);
+        let rewards = &rows.rewards[first..first + count];
+        self.rewards[slot..slot + here].copy_from_slice(&rewards[..here]);
+        self.rewards[..count - here].copy_from_slice(&rewards[here..]);
+        let mut at = slot;
+        for i in first..first + count {
+            let flags = (u8::from(rows.terminated[i] != 0) * TERMINATED)
+                | (u8::from(rows.truncated[i] != 0) * TRUNCATED);
+            self.flags[at] = flags;
+            let env = env_of(rows, i, self.layout.num_envs);
+            self.links.push(at as u32, self.pushed, env, flags != 0);
+            self.pushed += 1;
+            at = if at + 1 == capacity { 0 } else { at + 1 };
+        }
+        self.head = at;
+        self.len = (self.len + count).min(capacity);
+    }
+
+    /// Write the slots of a uniform sample.
+    ///
+    /// # Panics
+    /// If there is none to sample.
+    pub fn draw(&self, slots: &mut [u32], draw: Draw) {
+        draw::uniform(slots, self.len as u64, draw);
+    }
+
+    /// Write the transitions at `slots` to `out`.
+    ///
+    /// # Errors
+    /// If the thread pool cannot be had.
+    ///
+    /// # Panics
+    /// If a slot holds no transition, or `out` has room for another number of them.
+    pub fn gather(&mut self, slots: &[u32], mut out: Batch) -> Result<(), PoolError> {
+        assert!(slots.iter().all(|&slot| (slot as usize) < self.len), "slot");
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let last = match &mut out.discounts {
+            Some(discounts) => {
+                scratch.resize(slots.len(), NONE);
+                self.add_up(slots, &mut scratch, out.rewards, discounts);
+                scratch.as_slice()
+            }
+            None => slots,
+        };
+        let done = self.gather_shared(slots, last, out);
+        self.scratch = scratch;
+        done
+    }
+
+    /// Rewards of up to `n_step` transitions, and the last of those.
+    fn add_up(&self, slots: &[u32], last: &mut [u32], rewards: &mut [f32], discounts: &mut [f32]) {
+        for (i, &slot) in slots.iter().enumerate() {
+            let mut at = slot;
+            let mut sum = f64::from(self.rewards[at as usize]);
+            let mut discount = self.layout.gamma;
+            for _ in 1..self.layout.n_step {
+                let next = self.links.next(at);
+                if next == NONE {
+                    break;
+                }
+                at = next;
+                sum += discount * f64::from(self.rewards[at as usize]);
+                discount *= self.layout.gamma;
+            }
+            last[i] = at;
+            rewards[i] = sum as f32;
+            discounts[i] = discount as f32;
+        }
+    }
+
+    fn gather_shared(&self, slots: &[u32], last: &[u32], out: Batch) -> Result<(), PoolError> {
+        let bytes = slots.len() * self.row_bytes();
+        if bytes < SHARED_FROM {
+            self.gather_rows(slots, last, out);
+            return Ok(());
+        }
+        let pool = pool::current()?;
+        let shares = (bytes / SHARE).clamp(1, 4 * pool.num_threads());
+        let rows = slots.len().div_ceil(shares);
+        let mut jobs = Vec::with_capacity(shares);
+        let mut rest = out;
+        for (slots, last) in slots.chunks(rows).zip(last.chunks(rows)) {
+            let (batch, others) = self.split(rest, slots.len());
+            jobs.push((slots, last, batch));
+            rest = others;
+        }
+        pool.for_each_item(jobs, |(slots, last, batch)| {
+            self.gather_rows(slots, last, batch);
+        });
+        Ok(())
+    }
+
+    /// The first `count` rows of a batch, and the others.
+    fn split<'a>(&self, batch: Batch<'a>, count: usize) -> (Batch<'a>, Batch<'a>) {
+        let mut heads = Vec::with_capacity(batch.obs.len());
+        let mut tails = Vec::with_capacity(batch.obs.len());
+        for ([obs, next], width) in batch.obs.into_iter().zip(&self.layout.obs) {
+            let (obs, later_obs) = obs.split_at_mut(count * width);
+            let (next, later_next) = next.split_at_mut(count * width);
+            heads.push([obs, next]);
+            tails.push([later_obs, later_next]);
+        }
+        let actions = batch.actions.split_at_mut(count * self.layout.action);
+        let rewards = batch.rewards.split_at_mut(count);
+        let terminated = batch.terminated.split_at_mut(count);
+        let truncated = batch.truncated.split_at_mut(count);
+        let discounts = batch
+            .discounts
+            .map(|discounts| discounts.split_at_mut(count));
+        let (first, second) = discounts.map_or((None, None), |(a, b)| (Some(a), Some(b)));
+        let of = |obs, actions, rewards, terminated, truncated, discounts| Batch {
+            obs,
+            actions,
+            rewards,
+            terminated,
+            truncated,
+            discounts,
+        };
+        (
+            of(
+                heads,
+                actions.0,
+                rewards.0,
+                terminated.0,
+                truncated.0,
+                first,
+            ),
+            of(
+                tails,
+                actions.1,
+                rewards.1,
+                terminated.1,
+                truncated.1,
+                second,
+            ),
+        )
+    }
+
+    /// What comes after a transition is taken from the slots `last`.
+    fn gather_rows(&self, slots: &[u32], last: &[u32], out: Batch) {
+        for (part, [obs, next]) in self.parts.iter().zip(out.obs) {
+            match part {
+                Part::Twice {
+                    obs: from,
+                    next: then,
+                } => {
+                    from.gather(slots, obs);
+                    then.gather(last, next);
+                }
+                Part::Once(frames) => {
+                    frames.gather(slots, false, obs);
+                    frames.gather(last, true, next);
+                }
+            }
+        }
+        self.actions.gather(slots, out.actions);
+        if out.discounts.is_none() {
+            for (to, &slot) in out.rewards.iter_mut().zip(slots) {
+                *to = self.rewards[slot as usize];
+            }
+        }
+        let ends = out.terminated.iter_mut().zip(out.truncated);
+        for ((terminated, truncated), &slot) in ends.zip(last) {
+            let flags = self.flags[slot as usize];
+            *terminated = u8::from(flags & TERMINATED != 0);
+            *truncated = u8::from(flags & TRUNCATED != 0);
+        }
+    }
+}
+
+#[inline(always)]
+fn env_of(rows: &Rows, row: usize, num_envs: usize) -> usize {
+    match rows.envs {
+        Envs::InTurn if num_envs == 1 => 0,
+        Envs::InTurn => row % num_envs,
+        Envs::Given(envs) => envs[row] as usize,
+    }
+}

@@ -1,0 +1,318 @@
+//! Sums and least values of weights, as a tree whose nodes are cache lines.
+//!
+//! A parent is always computed from its eight children, in their order, and never by adding a
+//! difference: the total depends on the weights alone, not on the way to them, and no error builds
+//! up.
+
+/// Children of a node: eight f64 make a cache line.
+const FAN_OUT: usize = 8;
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Node([f64; FAN_OUT]);
+
+const EMPTY_SUM: Node = Node([0.0; FAN_OUT]);
+const EMPTY_LEAST: Node = Node([f64::INFINITY; FAN_OUT]);
+
+/// Weights of `0..capacity`, zero at first.
+pub struct Tree {
+    /// From the weights up to the one node below the root.
+    sums: Vec<Vec<Node>>,
+    /// The least of those that are not zero; the level of the weights is missing, it is the same.
+    least: Vec<Vec<Node>>,
+    capacity: usize,
+    /// Nodes to be computed, kept to spare allocations.
+    dirty: Vec<u32>,
+}
+
+impl Tree {
+    /// # Panics
+    /// If there is no memory.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let mut sums = Vec::new();
+        let mut least = Vec::new();
+        let mut entries = capacity.max(1);
+        loop {
+            let nodes = entries.div_ceil(FAN_OUT);
+            if !sums.is_empty() {
+                least.push(vec![EMPTY_LEAST; nodes]);
+            }
+            sums.push(vec![EMPTY_SUM; nodes]);
+            entries = nodes;
+            if nodes == 1 {
+                break;
+            }
+        }
+        Self {
+            sums,
+            least,
+            capacity,
+            dirty: Vec::new(),
+        }
+    }
+
+    /// The sum of all weights.
+    #[must_use]
+    pub fn total(&self) -> f64 {
+        sum(self.sums.last().map_or(&EMPTY_SUM, |level| &level[0]))
+    }
+
+    /// The least weight that is not zero; infinity if all are.
+    #[must_use]
+    pub fn least(&self) -> f64 {
+        match self.least.last() {
+            Some(level) => least(&level[0]),
+            None => least(&positive(&self.sums[0][0])),
+        }
+    }
+
+    #[must_use]
+    pub fn weight(&self, index: u32) -> f64 {
+        self.sums[0][index as usize / FAN_OUT].0[index as usize % FAN_OUT]
+    }
+
+    /// Set one weight.
+    pub fn set(&mut self, index: u32, weight: f64) {
+        self.write(index, weight);
+        let mut node = index as usize / FAN_OUT;
+        for level in 1..self.sums.len() {
+            self.compute(level, node);
+            node /= FAN_OUT;
+        }
+    }
+
+    /// Set several weights; of several for one index the last one stays.
+    pub fn set_all(&mut self, indices: &[u32], weights: impl Iterator<Item = f64>) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.clear();
+        for (&index, weight) in indices.iter().zip(weights) {
+            self.write(index, weight);
+            add(&mut dirty, index / FAN_OUT as u32);
+        }
+        for level in 1..self.sums.len() {
+            let nodes = self.sums[level - 1].len();
+            if dirty.len() >= nodes {
+                dirty.clear();
+                (0..nodes).for_each(|node| self.compute(level, node));
+                dirty.extend(0..self.sums[level].len() as u32);
+                continue;
+            }
+            let mut kept = 0;
+            for at in 0..dirty.len() {
+                let node = dirty[at];
+                self.compute(level, node as usize);
+                let parent = node / FAN_OUT as u32;
+                if kept == 0 || dirty[kept - 1] != parent {
+                    dirty[kept] = parent;
+                    kept += 1;
+                }
+            }
+            dirty.truncate(kept);
+        }
+        self.dirty = dirty;
+    }
+
+    fn write(&mut self, index: u32, weight: f64) {
+        assert!((index as usize) < self.capacity, "an index of the tree");
+        self.sums[0][index as usize / FAN_OUT].0[index as usize % FAN_OUT] = weight;
+    }
+
+    /// Compute the entry of `level` that stands for the node `node` of the level below.
+    #[inline]
+    fn compute(&mut self, level: usize, node: usize) {
+        let below = &self.sums[level - 1][node];
+        let smallest = match level {
+            1 => least(&positive(below)),
+            _ => least(&self.least[level - 2][node]),
+        };
+        let total = sum(below);
+        let (parent, child) = (node / FAN_OUT, node % FAN_OUT);
+        self.sums[level][parent].0[child] = total;
+        self.least[level - 1][parent].0[child] = smallest;
+    }
+
+    /// For each target in `[0, total)`, the first index at which the sum of the weights up to it
+    /// exceeds the target. An index of weight zero is never found, unless all are.
+    pub fn find(&self, targets: &mut [f64], found: &mut [u32]) {
+        found.fill(0);
+        // Level by level: the lines of one level are fetched for all targets at the same time.
+        for level in self.sums.iter().rev() {
+            for (target, at) in targets.iter_mut().zip(found.iter_mut()) {
+                let child = descend(&level[*at as usize], target);
+                *at = *at * FAN_OUT as u32 + child;
+            }
+        }
+    }
+
+    /// All weights become zero.
+    pub fn clear(&mut self) {
+        self.sums.iter_mut().for_each(|level| level.fill(EMPTY_SUM));
+        self.least
+            .iter_mut()
+            .for_each(|level| level.fill(EMPTY_LEAST));
+    }
+}
+
+fn add(dirty: &mut Vec<u32>, node: u32) {
+    if dirty.last() != Some(&node) {
+        dirty.push(node);
+    }
+}
+
+/// The children before the one that the target falls into are taken off it.
+#[inline(always)]
+fn descend(node: &Node, target: &mut f64) -> u32 {
+    let mut child = 0;
+    let mut before = 0.0;
+    let mut sum = 0.0;
+    for (i, &weight) in node.0.iter().enumerate() {
+        // Where rounding has carried the target past the end, the last weight above zero is meant.
+        let reached = *target >= sum && weight > 0.0;
+        child = if reached { i as u32 } else { child };
+        before = if reached { sum } else { before };
+        sum += weight;
+    }
+    *target -= before;
+    child
+}
+
+#[inline(always)]
+fn sum(node: &Node) -> f64 {
+    node.0.iter().fold(0.0, |sum, &x| sum + x)
+}
+
+#[inline(always)]
+fn least(node: &Node) -> f64 {
+    node.0.iter().fold(f64::INFINITY, |least, &x| least.min(x))
+}
+
+#[inline(always)]
+fn positive(node: &Node) -> Node {
+    Node(node.0.map(|x| if x > 0.0 { x } else { f64::INFINITY }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        fn below(&mut self, n: usize) -> usize {
+            (self.next() % n as u64) as usize
+        }
+
+        fn unit(&mut self) -> f64 {
+            (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        }
+    }
+
+    const CAPACITIES: [usize; 8] = [1, 7, 8, 9, 64, 65, 1000, 4097];
+
+    fn check(tree: &Tree, weights: &[f64]) {
+        let total: f64 = weights.iter().sum();
+        assert!((tree.total() - total).abs() <= 1e-12 * total);
+        let least = weights
+            .iter()
+            .copied()
+            .filter(|&x| x > 0.0)
+            .fold(f64::INFINITY, f64::min);
+        assert_eq!(tree.least(), least);
+        for (i, &weight) in weights.iter().enumerate() {
+            assert_eq!(tree.weight(i as u32), weight);
+        }
+    }
+
+    #[test]
+    fn single_and_batched_updates_agree_with_plain_sums() {
+        for capacity in CAPACITIES {
+            let mut random = Random(capacity as u64);
+            let mut weights = vec![0.0; capacity];
+            let (mut single, mut batched) = (Tree::new(capacity), Tree::new(capacity));
+            check(&single, &weights);
+            for round in 0..20 {
+                let count = [0, 1, 5, capacity, 3 * capacity][round % 5];
+                let indices: Vec<u32> = (0..count).map(|_| random.below(capacity) as u32).collect();
+                let new: Vec<f64> = (0..count)
+                    .map(|_| match random.below(4) {
+                        0 => 0.0,
+                        _ => random.unit() * 10.0,
+                    })
+                    .collect();
+                for (&index, &weight) in indices.iter().zip(&new) {
+                    weights[index as usize] = weight;
+                    single.set(index, weight);
+                }
+                batched.set_all(&indices, new.iter().copied());
+                check(&single, &weights);
+                check(&batched, &weights);
+                assert_eq!(single.total(), batched.total());
+            }
+            batched.clear();
+            check(&batched, &vec![0.0; capacity]);
+        }
+    }
+
+    #[test]
+    fn targets_find_the_weight_they_fall_into() {
+        for capacity in CAPACITIES {
+            let mut random = Random(99 + capacity as u64);
+            let mut tree = Tree::new(capacity);
+            // Whole numbers, which sums hold exactly.
+            let weights: Vec<f64> = (0..capacity).map(|_| random.below(4) as f64).collect();
+            let indices: Vec<u32> = (0..capacity as u32).collect();
+            tree.set_all(&indices, weights.iter().copied());
+            let mut sum = 0.0;
+            for (i, &weight) in weights.iter().enumerate() {
+                if weight > 0.0 {
+                    let mut targets = [sum, sum + weight / 2.0, sum + weight - 0.25];
+                    let mut found = [0; 3];
+                    tree.find(&mut targets, &mut found);
+                    assert_eq!(found, [i as u32; 3], "capacity {capacity}");
+                }
+                sum += weight;
+            }
+        }
+    }
+
+    #[test]
+    fn targets_past_the_end_find_the_last_weight_above_zero() {
+        let mut tree = Tree::new(100);
+        tree.set(3, 0.1);
+        tree.set(71, 0.2);
+        let mut found = [0; 2];
+        tree.find(&mut [tree.total(), 1e9], &mut found);
+        assert_eq!(found, [71; 2]);
+    }
+
+    // Ten million random updates: the total is that of the weights.
+    #[test]
+    fn totals_do_not_drift() {
+        let capacity = 20_000;
+        let mut random = Random(5);
+        let mut tree = Tree::new(capacity);
+        let mut weights = vec![0.0; capacity];
+        let mut indices = vec![0; 1000];
+        let mut new = vec![0.0; 1000];
+        for _ in 0..10_000 {
+            for (index, weight) in indices.iter_mut().zip(&mut new) {
+                *index = random.below(capacity) as u32;
+                // Over twelve orders of magnitude.
+                *weight = 10.0_f64.powf(12.0 * random.unit() - 6.0);
+                weights[*index as usize] = *weight;
+            }
+            tree.set_all(&indices, new.iter().copied());
+        }
+        let total: f64 = weights.iter().sum();
+        assert!((tree.total() - total).abs() <= 1e-9 * total);
+        assert!((tree.total() - total).abs() <= 1e-12 * total);
+    }
+}
