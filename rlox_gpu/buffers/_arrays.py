@@ -59,7 +59,8 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
 
 def _cast(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if array.dtype == dtype or dtype.kind == "f":
-        return array.astype(dtype, copy=False)
+        same: NDArray[Any] = array.astype(dtype, copy=False)
+        return same
     if dtype.kind == "b":
         return np.asarray(array != 0)
     if array.dtype.kind == "f":

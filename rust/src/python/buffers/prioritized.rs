@@ -6,7 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::fields::{Count, Field, Input};
-use super::{FieldSpec, ReplayStore, as_number, as_seed, check_not_empty, positive};
+use super::scalars::{as_number, as_seed, check_not_empty, positive};
+use super::{FieldSpec, ReplayStore};
 use crate::buffers::Priorities;
 
 /// A ring of transitions with priorities; `rlox_gpu.PrioritizedReplayBuffer` adds the arguments'
