@@ -51,7 +51,9 @@ LAYER_OF = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 KERNEL_FILES = sorted(KERNELS.glob("*.py"))
 CUDA_FILES = sorted([*CSRC.glob("*.cuh"), *CSRC.glob("*.cu")])
-RUST_CORE = sorted(path for part in ("ops", "envs", "buffers") for path in (RUST / part).rglob("*.rs"))
+RUST_CORE = sorted(
+    path for part in ("ops", "envs", "buffers") for path in (RUST / part).rglob("*.rs")
+)
 
 
 def named(paths):

@@ -43,6 +43,7 @@ def as_rows(
 
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:
+    array: NDArray[Any]
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         value = value.detach().cpu()

@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use super::fields::{Count, Field, Input};
 use super::scalars::{as_flag, as_number};
 use super::{ReplayStore, prioritized};
-use crate::buffers::replay::{Envs, Rows};
 use crate::buffers::Observation;
+use crate::buffers::replay::{Envs, Rows};
 use crate::python::arrays;
 
 impl ReplayStore {

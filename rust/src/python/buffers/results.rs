@@ -60,7 +60,11 @@ impl ReplayStore {
         Ok((arrays, batch))
     }
 
-    pub(super) fn as_dict<'py>(&self, py: Python<'py>, arrays: Arrays<'py>) -> PyResult<Bound<'py, PyDict>> {
+    pub(super) fn as_dict<'py>(
+        &self,
+        py: Python<'py>,
+        arrays: Arrays<'py>,
+    ) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         let (obs, next) = (intern!(py, "obs"), intern!(py, "next_obs"));
         if self.obs.iter().all(|field| field.key.is_none()) {
