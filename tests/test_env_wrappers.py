@@ -361,6 +361,20 @@ def test_a_saved_state_goes_on_exactly(face, mode):
     )
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_states_are_written_in_place(mode):
+    """What a captured graph of a step needs to go on from replay to replay."""
+    env = all_of_them(on_tensors(mode))
+    env.reset(seed=0)
+    layers = [env]
+    while layers[-1].env is not env.unwrapped:
+        layers.append(layers[-1].env)
+    before = [{name: id(x) for name, x in layer._state().items()} for layer in layers]
+    env.step(torch.ones(N, dtype=torch.int64))
+    env.reset(options={"reset_mask": np.array([True] + [False] * (N - 1))})
+    assert before == [{name: id(x) for name, x in layer._state().items()} for layer in layers]
+
+
 def test_a_saved_state_is_checked(face):
     env = ours.NormalizeReward(face())
     saved = env.state_dict()
@@ -440,6 +454,32 @@ def a_look_would_be_noticed():
 @pytest.mark.parametrize("body", [wrappers_step_without_looking, a_look_would_be_noticed])
 def test_on_a_device_without_data(body):
     run_on_fake_device(body)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", MODES)
+def test_on_cuda_as_on_the_cpu_without_waiting(mode):
+    def wrapped(device):
+        return all_of_them(TensorVectorEnv("CartPole-v1", 64, device=device, autoreset_mode=mode))
+
+    envs = {device: wrapped(device) for device in ("cpu", "cuda")}
+    for device, env in envs.items():
+        env.reset(seed=0)
+        env.step(torch.ones(64, dtype=torch.int64, device=device))  # compiles
+    actions = torch.randint(0, 2, (30, 64))
+    on_cuda = actions.to("cuda")
+    for t in range(30):
+        cpu = envs["cpu"].step(actions[t])
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            cuda = envs["cuda"].step(on_cuda[t])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        for x, y in zip(cpu[:4], cuda[:4], strict=True):
+            torch.testing.assert_close(y.cpu(), x, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(cuda[4]["episode"]["l"].cpu(), cpu[4]["episode"]["l"])
+    queues = [env.env.env.env.env.length_queue for env in envs.values()]
+    assert queues[0] == queues[1]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ class StatefulWrapper(_Wrapper):
                 f"environment whose device is {self.device}, got {type(obs).__name__}"
             )
         mask = self._as_mask(mask)
-        self._idle = self._idle & ~mask
+        self._idle &= ~mask
         return self._begin(obs, mask), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -99,9 +99,9 @@ class StatefulWrapper(_Wrapper):
         ended = step.terminated | step.truncated
         result = self._advance(step, ended)
         if self._rests:
-            self._idle = self._idle | ended
+            self._idle |= ended
         elif not self._same_step:
-            self._idle = ended
+            self._idle[...] = ended
         return tuple(result)
 
     def step_into(self, actions: Any, out: StepBuffers) -> None:
@@ -167,7 +167,10 @@ class StatefulWrapper(_Wrapper):
         """Take a step; ``self._idle`` is still that of before."""
 
     def _state(self) -> dict[str, Any]:
-        """The arrays that make up the wrapper's state, by name."""
+        """The arrays that make up the wrapper's state, by name.
+
+        They are written in place: a CUDA graph of a step then goes on from replay to replay.
+        """
         return {"idle": self._idle}
 
     def _zeros(self, shape: tuple[int, ...], dtype: str) -> Any:

@@ -94,14 +94,14 @@ class RecordEpisodeStatistics(StatefulWrapper):
 
     def _restart(self, mask: Any) -> None:
         where = self._xp.where
-        self._started = where(mask, time.perf_counter() - self._origin, self._started)
-        self._returns = where(mask, 0.0, self._returns)
-        self._lengths = where(mask, 0, self._lengths)
+        self._started[...] = where(mask, time.perf_counter() - self._origin, self._started)
+        self._returns[...] = where(mask, 0.0, self._returns)
+        self._lengths[...] = where(mask, 0, self._lengths)
 
     def _advance(self, step: Step, ended: Any) -> Step:
         active = ~self._idle
-        self._returns = self._returns + self._xp.where(active, step.rewards, 0.0)
-        self._lengths = self._lengths + active
+        self._returns += self._xp.where(active, step.rewards, 0.0)
+        self._lengths += active
         if self.device is not None or ended.any():
             self._record(step.infos, ended)
         # In the next-step mode episodes begin with the step that resets the environment.
@@ -124,7 +124,7 @@ class RecordEpisodeStatistics(StatefulWrapper):
         place = where(kept, place, self._length)
         for name, values in totals.items():
             self._rings[name][place] = values
-        self._finished = self._finished + total
+        self._finished += total
 
     def _state(self) -> dict[str, Any]:
         return {

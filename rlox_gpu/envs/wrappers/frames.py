@@ -9,7 +9,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rlox_gpu._checks import choice, integer
-from rlox_gpu.envs.wrappers.base import StatefulWrapper, Step, copied
+from rlox_gpu.envs.wrappers.base import StatefulWrapper, Step
 
 _PADDINGS = {"reset": 0, "zero": 1}
 
@@ -58,24 +58,27 @@ class FrameStackObservation(StatefulWrapper):
         self._stack = self._zeros((self.num_envs, size, *space.shape), str(space.dtype))
 
     def _begin(self, obs: Any, mask: Any) -> Any:
-        self._stack = self._where(mask, self._fresh(obs), self._stack)
-        return copied(self._stack)
+        return self._kept(self._where(mask, self._fresh(obs), self._stack))
 
     def _advance(self, step: Step, ended: Any) -> Step:
         final = self._final_obs(step)
         last = step.obs if final is None else self._where(ended, final, step.obs)
         pushed = self._xp.concat([self._stack[:, 1:], last[:, None]], 1)
         if self._rests:
-            self._stack = self._where(self._idle, self._stack, pushed)
+            stack = self._where(self._idle, self._stack, pushed)
         elif not self._same_step:
-            self._stack = self._where(self._idle, self._fresh(step.obs), pushed)
+            stack = self._where(self._idle, self._fresh(step.obs), pushed)
         elif final is None:
-            self._stack = pushed
+            stack = pushed
         else:
             step.infos["final_obs"] = self._where(ended, pushed, self._xp.zeros_like(pushed))
-            self._stack = self._where(ended, self._fresh(step.obs), pushed)
-        # A copy: what the caller writes into it must not come back.
-        return step._replace(obs=copied(self._stack))
+            stack = self._where(ended, self._fresh(step.obs), pushed)
+        return step._replace(obs=self._kept(stack))
+
+    def _kept(self, stack: Any) -> Any:
+        """``stack``, which is the caller's own, after a copy has become the wrapper's."""
+        self._stack[...] = stack
+        return stack
 
     def _fresh(self, obs: Any) -> Any:
         """The stack of an episode that begins with ``obs``."""

@@ -89,16 +89,21 @@ class NormalizeObservation(_Normalizing):
 
     def _begin(self, obs: Any, mask: Any) -> Any:
         self._count(self._flat(obs), mask)
-        return self._normalized(obs)
+        return self._normalized(obs, *self._moments())
 
     def _advance(self, step: Step, ended: Any) -> Step:
         self._count(self._flat(step.obs), ~self._idle if self._rests else None)
         final = self._final_obs(step)
         if final is not None:
             self._count(self._flat(final), ended)
-            rows = self._rows(ended, final)
-            step.infos["final_obs"] = self._xp.where(rows, self._normalized(final), 0.0)
-        return step._replace(obs=self._normalized(step.obs))
+        moments = self._moments()
+        if final is not None:
+            normalized = self._normalized(final, *moments)
+            step.infos["final_obs"] = self._xp.where(self._rows(ended, final), normalized, 0.0)
+        return step._replace(obs=self._normalized(step.obs, *moments))
+
+    def _moments(self) -> tuple[Any, Any]:
+        return self.obs_rms.mean(), self.obs_rms.var() + self._epsilon
 
     def _flat(self, obs: Any) -> Any:
         kind = getattr(obs.dtype, "is_floating_point", None)
@@ -107,10 +112,8 @@ class NormalizeObservation(_Normalizing):
             obs = obs.astype(np.float32) if self.device is None else obs.float()
         return obs.reshape(self.num_envs, -1)
 
-    def _normalized(self, obs: Any) -> Any:
-        flat = self._flat(obs)
-        variance = self.obs_rms.var() + self._epsilon
-        result = normalize(flat, self.obs_rms.mean(), variance, eps=0.0).reshape(obs.shape)
+    def _normalized(self, obs: Any, mean: Any, variance: Any) -> Any:
+        result = normalize(self._flat(obs), mean, variance, eps=0.0).reshape(obs.shape)
         return result.astype(np.float32) if self.device is None else result.float()
 
 
@@ -155,13 +158,13 @@ class NormalizeReward(_Normalizing):
         self._no_mean = self._zeros((1,), "float64")
 
     def _begin(self, obs: Any, mask: Any) -> Any:
-        self._returns = self._xp.where(mask, 0.0, self._returns)
+        self._returns[...] = self._xp.where(mask, 0.0, self._returns)
         return obs
 
     def _advance(self, step: Step, ended: Any) -> Step:
         returns = self._returns * self.gamma + step.rewards
         self._count(returns[:, None], None if self._same_step else ~self._idle)
-        self._returns = self._xp.where(ended | self._idle, 0.0, returns)
+        self._returns[...] = self._xp.where(ended | self._idle, 0.0, returns)
         variance = self.return_rms.var() + self._epsilon
         rewards = normalize(step.rewards[:, None], self._no_mean, variance, eps=0.0)[:, 0]
         return step._replace(rewards=rewards)
