@@ -11,8 +11,8 @@ WARP = 32
 # and truncations.
 _ELEMENTS_AHEAD = {False: {3: 32, 5: 10}, True: {3: 12, 5: 6}}
 _ELEMENTS_AHEAD_OF_MANY = {False: 4, True: 2}
-# Warps that share a chunk of long sequences, at most.
-_CHUNK_WARPS = 4
+# The tiles of a chunk of long sequences that its lanes can hold at once, likewise.
+_CHUNK_TILES = {False: {5: 4, 7: 3, 10: 1}, True: {3: 4, 7: 2, 10: 1}}
 
 
 class Layout(Enum):
@@ -148,13 +148,15 @@ def _chunks(
     # Side by side in memory as many sequences as make a row of 128 bytes; else one.
     vector = 2 if itemsize == 8 else 4
     block_n = min(WARP, _power_of_two(num_envs)) if layout is Layout.TIME_MAJOR else 1
-    # A row of a tile is within one warp, as in the other regimes.
-    num_warps = min(_CHUNK_WARPS, block_n)
+    # A row of a tile is within one warp, as in the other regimes; the numbers that a warp publishes
+    # for its rows fill a sector.
+    num_warps = min(block_n, 8 if itemsize == 8 else 4)
+    tiles = _CHUNK_TILES[itemsize == 8]
     return LaunchConfig(
         Regime.CHUNKS,
         block_n=block_n,
         block_t=WARP * vector * num_warps // block_n,
-        ahead=4 if arrays <= 5 else 2,
+        ahead=next(ahead for most, ahead in tiles.items() if arrays <= most),
         vector=vector,
         unit=math.gcd(vector, alignment),
         num_warps=num_warps,

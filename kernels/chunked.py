@@ -1,8 +1,15 @@
 """The recurrence on few long sequences: every tile at once, linked by look-back.
 
 A program owns a chunk of neighbouring tiles ``[R, BLOCK_T]`` in either layout and finds what
-enters it by ``look_back``. Each element is moved once, and for each chunk and sequence a status
-word and three numbers besides.
+enters it by ``look_back``.
+
+Minimum traffic per element: that of ``returns``, each element once, and besides for each chunk and
+sequence, which are 64 steps time-major and 512 in rows at the usual f32 inputs: the value behind
+the chunk, the state of the chunk before, and its own state written.
+
+Rounding: what a state is composed of is a tree of chunks, tiles, lanes and steps. Over 2**20 steps
+of one episode f32 advantages err by less than 1e-6 of the largest of them, with the usual decay
+and with none; a walk step by step by 2e-5 with none.
 """
 
 import triton
@@ -88,7 +95,11 @@ def chunked_kernel(
     chunk = ticket // blocks
     rows = (ticket % blocks) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
     inside = rows < envs
-    last = per_sequence(last_values, rows, inside, ACCUMULATOR)
+    at_end = inside
+    if lengths is None:
+        # Only the first chunk of the walk meets what stands behind the sequences.
+        at_end = rows < tl.where(chunk == 0, envs, 0)
+    last = per_sequence(last_values, rows, at_end, ACCUMULATOR)
     initial = last if SEEDED else tl.zeros_like(last)
     discount = tl.full([], gamma, ACCUMULATOR)
     trace = tl.full([], lam, ACCUMULATOR)

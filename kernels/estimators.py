@@ -5,6 +5,18 @@ and ``b`` of a step, its epilogue makes the outputs of the step, ``y[t]`` and ``
 get the step as the tuple ``(reward, value, ended, cut_short, final, log_rho, q_value)`` (what an
 estimator has no array for is zero), the value of the next observation, and the rates
 ``(gamma, lam, rho_bar, c_bar)``. Outputs nobody asked for are never computed.
+
+Minimum traffic per element with floats of ``s`` bytes and flags of ``f``, all outputs wanted:
+
+* ``GAE``: reward, value, flag; advantage, return: ``4 s + f`` (one output: ``3 s + f``, as for
+  TD(lambda));
+* ``DISCOUNTED``: reward, flag; return: ``2 s + f``;
+* ``VTRACE``: reward, value, log ratio, flag; target, advantage: ``5 s + f``;
+* ``RETRACE``: reward, value, log ratio, action value, flag; target: ``5 s + f``;
+* ``TRACES``: term, flag; trace: ``2 s + f``;
+
+with truncations ``f`` more, and where an estimator looks at the value of the final observation the
+sector of 32 bytes that holds it. A mask is ``f`` more, a rate per step ``s``.
 """
 
 from collections.abc import Callable

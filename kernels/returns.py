@@ -10,8 +10,8 @@ Ragged batches: ``mask`` ``[T, N]`` (zero: the step does not exist, its results 
 integers over arrays ``[total, 1]`` with ``last_values`` ``[B]``.
 
 Minimum traffic per element, with float size ``s`` and flag size ``f``: ``s`` for each floating
-array read or written and ``f`` for each array of flags, and with truncations ``s`` where an
-episode was cut short. GAE in f32 with byte flags: 4 + 4 + 1 read, 4 + 4 written.
+array read or written and ``f`` for each array of flags, and with truncations a sector of 32 bytes
+where episodes were cut short. GAE in f32 with byte flags: 4 + 4 + 1 read, 4 + 4 written.
 """
 
 import math

@@ -1,7 +1,10 @@
 """The recurrence on rows that are contiguous in time, a warp to a row.
 
 The lanes of a warp scan a tile of neighbouring steps, tile by tile through the row; the next value
-and the state go from tile to tile in registers. Each element is moved once.
+and the state go from tile to tile in registers.
+
+Minimum traffic per element: that of ``returns``, each element once; nothing besides but a number
+per row.
 """
 
 import triton

@@ -1,8 +1,11 @@
 """The recurrence on ``[T, N]`` with many environments side by side in memory.
 
 A lane owns neighbouring environments and walks them through time; the rows of several steps are
-asked for before the first is used. Each element is moved once: ``values[t + 1]`` and the state
-come from the registers of the step before.
+asked for before the first is used. ``values[t + 1]`` and the state come from the registers of the
+step before.
+
+Minimum traffic per element: that of ``returns``, each element once; nothing besides but a number
+per environment.
 """
 
 import triton

@@ -83,13 +83,13 @@ def _gae_case(shape, size, dtype, flag_dtype, truncation):
 
 
 def _estimator_cases():
-    """Every estimator in every regime; two also with all that they can be given at once."""
+    """Every estimator in every regime, with truncations and with all that it can be given."""
+    dtypes = (torch.float32, torch.float64)
     for (shape, size), name in product(_SHAPES.items(), ESTIMATORS):
-        yield _estimator_case(name, shape, size, torch.float32, full=False)
-    for (shape, size), dtype in product(_SHAPES.items(), (torch.float32, torch.float64)):
-        yield _estimator_case("gae", shape, size, dtype, full=True)
-    for shape, size in _SHAPES.items():
-        yield _estimator_case("vtrace", shape, size, torch.float32, full=True)
+        # The other half type differs in its conversions only.
+        yield _estimator_case(name, shape, size, torch.bfloat16, full=False)
+        for dtype, full in product(dtypes, (False, True)):
+            yield _estimator_case(name, shape, size, dtype, full=full)
     for shape, size in _SHAPES.items():
         yield f"linear-scan-forward-{shape}", _linear_scan_call(shape, size)
 
