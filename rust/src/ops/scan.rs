@@ -188,14 +188,16 @@ pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     state: &mut (M::Real, M::Real),
     outputs: &mut [Option<RowsMut<'_, M::Real>>; 2],
 ) {
-    let mut outputs = rows(outputs, index);
-    let line = model.row(index);
-    let line_values = M::values(&line);
-    let head = line_values.len() % BLOCK;
+    let count = M::values(&model.row(index)).len();
+    // All slices get one length, which the compiler then checks once for all of them.
+    let line = M::part(&model.row(index), 0, count);
+    let mut outputs = rows(outputs, index).map(|row| row.map(|row| &mut row[..count]));
     let mut later_values = V::splat(state.0);
     let mut carry = V::splat(state.1);
-    for start in (head..line_values.len()).step_by(BLOCK).rev() {
-        let block = M::part(&line, start, BLOCK);
+    let mut head = count;
+    while head >= BLOCK {
+        head -= BLOCK;
+        let block = M::part(&line, head, BLOCK);
         let mut values = [later_values; 4];
         let mut decays: Block<V> = values;
         let mut offsets: Block<V> = values;
@@ -211,7 +213,7 @@ pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
         }
         let mut written = outputs
             .each_mut()
-            .map(|row| row.as_deref_mut().map(|row| &mut row[start..][..BLOCK]));
+            .map(|row| row.as_deref_mut().map(|row| &mut row[head..][..BLOCK]));
         let mut later = carry;
         let x = match powers {
             Some(powers) if model.is_uncut(&block) => solve_uncut(powers, offsets, &mut carry),
@@ -226,7 +228,7 @@ pub fn walk_line<M: Recurrence, V: Register<Real = M::Real>>(
     }
     let (mut next_value, mut x) = ([later_values.lane_0()], [carry.lane_0()]);
     for time in (0..head).rev() {
-        let value = lanes(line_values, time);
+        let value = lanes(M::values(&line), time);
         let found = model.coefficients(&line, time, value, next_value);
         let ahead = found.ahead(x);
         x = found.offsets.add(found.decays.kept(x));

@@ -237,8 +237,16 @@ impl<R: Real> Walk<'_, '_, R> {
         let decay = R::from_f64(self.rates.gamma * self.rates.lambda);
         let powers =
             (E::PLAIN_DECAY && decay != R::ZERO).then(|| Powers::<R::Register<A>>::new(decay));
-        let length = inputs.times.min(LINE);
-        let mut states = vec![(R::ZERO, R::ZERO); TILE / length];
+        let (times, envs) = (0..inputs.times, 0..inputs.envs);
+        let in_place = inputs.transposed().in_place()
+            && outputs.part(times, envs).transposed().in_place();
+        let (length, group) = if in_place {
+            (inputs.times, inputs.envs)
+        } else {
+            let length = inputs.times.min(LINE);
+            (length, TILE / length)
+        };
+        let mut states = vec![(R::ZERO, R::ZERO); group];
         let mut first = 0;
         while first < inputs.envs {
             let envs = first..inputs.envs.min(first + states.len());
