@@ -26,6 +26,17 @@ _NUMBERS = (float, int, np.floating, np.integer)
 _KIND = Kind("NumPy array", np.ndarray, _VALUES, _FLAGS, np.broadcast_to)
 
 
+def _allocated(spec: Spec, like: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Fresh results; one allocation for all of the shape of ``like``.
+
+    Where two large blocks are freed one after the other, allocators give memory back to the
+    system, and the page faults of the next call can cost as much as its work.
+    """
+    count = len(spec.results) - ("moments" in spec.results)
+    halves = np.empty((count, *like.shape), like.dtype) if count > 1 else [np.empty(like.shape, like.dtype)]
+    return (*halves, np.empty(3)) if "moments" in spec.results else tuple(halves)
+
+
 def estimate(
     spec: Spec, arrays: dict[str, Any], numbers: dict[str, Any], time_dim: Any, out: Any
 ) -> tuple[Any, ...]:
@@ -40,10 +51,7 @@ def estimate(
     scalars, *discounts = split_numbers(_KIND, spec, numbers, like)
     inputs += discounts
     if out is None:
-        out = tuple(
-            np.empty(3) if name == "moments" else np.empty(like.shape, like.dtype)
-            for name in spec.results
-        )
+        out = _allocated(spec, like)
     else:
         check_out(_KIND, spec, out, like)
         _check_memory(spec, [*arrays, "gamma", spec.numbers[-1]], inputs, out)

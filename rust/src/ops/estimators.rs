@@ -8,9 +8,10 @@
 //! ```
 
 use super::element::Real;
-use super::registers::Register;
+use super::registers::{Arch, Register};
 use super::rollout::STEPS;
 use super::scan::Coefficients;
+use super::transcendental::exp;
 
 /// The slot of the rewards among the arrays that an estimator reads.
 pub const REWARDS: usize = 0;
@@ -53,7 +54,7 @@ pub trait Estimator {
     /// Whether the decay is that of [`Step::decay`].
     const PLAIN_DECAY: bool = true;
 
-    fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V>;
+    fn coefficients<A: Arch, V: Register>(step: &Step<V>) -> Coefficients<V>;
 
     /// What is written to the two outputs; `ahead` is `gain[t] x[t+1] + base[t]`.
     fn results<V: Register>(values: V, x: V, ahead: V) -> [V; 2];
@@ -68,7 +69,7 @@ impl Estimator for Gae {
     const SLOTS: &'static [usize] = &[0, 1];
 
     #[inline(always)]
-    fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
+    fn coefficients<A: Arch, V: Register>(step: &Step<V>) -> Coefficients<V> {
         let target = step.slots[REWARDS].add(step.bootstrap);
         Coefficients::new(step.decay, target.sub(step.slots[VALUES]))
     }
@@ -87,8 +88,26 @@ impl Estimator for Discounted {
     const BOOTSTRAPS: bool = false;
 
     #[inline(always)]
-    fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
+    fn coefficients<A: Arch, V: Register>(step: &Step<V>) -> Coefficients<V> {
         Coefficients::new(step.decay, step.slots[REWARDS].add(step.bootstrap))
+    }
+
+    #[inline(always)]
+    fn results<V: Register>(_values: V, x: V, _ahead: V) -> [V; 2] {
+        [x, x]
+    }
+}
+
+/// What n-step returns take from a step, for [`super::n_step`].
+pub struct NStep;
+
+impl Estimator for NStep {
+    const SLOTS: &'static [usize] = &[0, 1];
+    const PLAIN_DECAY: bool = false;
+
+    #[inline(always)]
+    fn coefficients<A: Arch, V: Register>(step: &Step<V>) -> Coefficients<V> {
+        Coefficients::new(step.discount, step.slots[REWARDS].add(step.bootstrap))
     }
 
     #[inline(always)]
@@ -106,9 +125,9 @@ impl Estimator for Vtrace {
     const PLAIN_DECAY: bool = false;
 
     #[inline(always)]
-    fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
+    fn coefficients<A: Arch, V: Register>(step: &Step<V>) -> Coefficients<V> {
         let [rewards, values, log_ratios, _] = step.slots;
-        let ratios = log_ratios.exp();
+        let ratios = exp::<A, V>(log_ratios);
         let (rho, c) = (step.bars[0].least(ratios), step.bars[1].least(ratios));
         let delta = rho.mul(rewards.add(step.bootstrap).sub(values));
         Coefficients {
@@ -134,10 +153,10 @@ impl Estimator for Retrace {
     const PLAIN_DECAY: bool = false;
 
     #[inline(always)]
-    fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
+    fn coefficients<A: Arch, V: Register>(step: &Step<V>) -> Coefficients<V> {
         let [rewards, _, q_values, log_ratios] = step.slots;
         let target = rewards.add(step.bootstrap);
-        let trace = step.lambda.mul(step.bars[0].least(log_ratios.exp()));
+        let trace = step.lambda.mul(step.bars[0].least(exp::<A, V>(log_ratios)));
         Coefficients {
             gains: step.discount,
             bases: target,
@@ -159,7 +178,7 @@ impl Estimator for Traces {
     const BOOTSTRAPS: bool = false;
 
     #[inline(always)]
-    fn coefficients<V: Register>(step: &Step<V>) -> Coefficients<V> {
+    fn coefficients<A: Arch, V: Register>(step: &Step<V>) -> Coefficients<V> {
         let x = step.slots[REWARDS];
         Coefficients {
             gains: V::splat(V::Real::ONE),

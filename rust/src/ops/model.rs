@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::element::{Real, lanes};
 use super::estimators::{Estimator, Rates, Step, VALUES};
-use super::registers::Register;
+use super::registers::{Arch, Register};
 use super::rollout::{Inputs, Outputs, STEPS};
 use super::scan::{Coefficients, Recurrence};
 use super::strided::{Rows, RowsMut};
@@ -41,11 +41,11 @@ impl<R: Real> Buffers<R> {
 
     /// The estimator over all rows of `part`, and the way out for its results.
     #[inline(always)]
-    pub fn model<'a, E: Estimator, const TRUNCATION: bool, const DETAILS: bool>(
+    pub fn model<'a, E: Estimator, A: Arch, const TRUNCATION: bool, const DETAILS: bool>(
         &'a mut self,
         part: &'a Inputs<'_, R>,
         rates: &Rates,
-    ) -> (Model<'a, R, E, TRUNCATION, DETAILS>, &'a mut Drains<R>) {
+    ) -> (Model<'a, R, E, A, TRUNCATION, DETAILS>, &'a mut Drains<R>) {
         let mut steps = [None; STEPS];
         for (slot, feed) in self.steps.iter_mut().enumerate().take(E::SLOTS.len()) {
             let source = part.steps[E::SLOTS[slot]]
@@ -72,7 +72,7 @@ impl<R: Real> Buffers<R> {
             lambda: R::from_f64(rates.lambda),
             decay: R::from_f64(rates.gamma * rates.lambda),
             bars: rates.bars.map(R::from_f64),
-            estimator: PhantomData,
+            compiled_for: PhantomData,
         };
         (model, &mut self.drains)
     }
@@ -103,7 +103,7 @@ impl<R: Real> Drains<R> {
 ///
 /// Without `TRUNCATION` and `DETAILS` the arrays that belong to them are not looked at, which keeps
 /// the common case short.
-pub struct Model<'a, R, E, const TRUNCATION: bool, const DETAILS: bool> {
+pub struct Model<'a, R, E, A, const TRUNCATION: bool, const DETAILS: bool> {
     steps: [Option<Rows<'a, R>>; STEPS],
     terminated: Rows<'a, u8>,
     /// Flags and final values.
@@ -114,7 +114,7 @@ pub struct Model<'a, R, E, const TRUNCATION: bool, const DETAILS: bool> {
     lambda: R,
     decay: R,
     bars: [R; 2],
-    estimator: PhantomData<E>,
+    compiled_for: PhantomData<(E, A)>,
 }
 
 /// One row; slices that are not looked at are empty.
@@ -129,8 +129,8 @@ pub struct Slices<'a, R> {
     mask: &'a [u8],
 }
 
-impl<'a, R: Real, E: Estimator, const TRUNCATION: bool, const DETAILS: bool> Recurrence
-    for Model<'a, R, E, TRUNCATION, DETAILS>
+impl<'a, R: Real, E: Estimator, A: Arch, const TRUNCATION: bool, const DETAILS: bool> Recurrence
+    for Model<'a, R, E, A, TRUNCATION, DETAILS>
 {
     type Real = R;
     type Slices = Slices<'a, R>;
@@ -222,7 +222,7 @@ impl<'a, R: Real, E: Estimator, const TRUNCATION: bool, const DETAILS: bool> Rec
                 values
             }
         };
-        E::coefficients(&Step {
+        E::coefficients::<A, V>(&Step {
             slots: [slot(0), slot(1), slot(2), slot(3)],
             bootstrap: gamma.mul(following).masked(goes_on),
             discount,

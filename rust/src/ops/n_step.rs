@@ -1,173 +1,88 @@
 //! N-step returns: at most `n` discounted rewards, then the value of the observation behind them.
 //!
-//! With `w[t] = v[t]` before the first of `n` passes, a pass makes
-//! `w[t] = r[t] + gamma (w[t+1], or V'[t] where the episode ends)`.
+//! ```text
+//! w[0][t] = v[t]
+//! w[k][t] = r[t] + gamma (w[k-1][t+1], or V'[t] where the episode ends)
+//! ```
+//!
+//! The return is `w[n]`. One walk backwards in time makes all of them: what a step needs of the one
+//! behind it is a row of environments for each `k`.
 
 use super::element::Real;
-use super::rollout::{Inputs, Outputs};
-use super::strided::{FlagSource, Sink, Source};
-use super::tiles::FlagFeed;
-use crate::pool::{self, PoolError};
+use super::registers::Register;
+use super::scan::{Recurrence, RowWalk, rows};
+use super::strided::RowsMut;
 
-/// Environments whose arrays are brought into buffers together: enough for rows of environments to
-/// be read by the cache line.
-const TOGETHER: usize = 16;
-
-/// Elements of an array, times `n`, from which environments are shared among threads.
-const PARALLEL: usize = 1 << 18;
-
-/// Compute n-step returns into the first output; the inputs have truncation and details.
-///
-/// # Errors
-/// Only those of [`pool::current`], and only for arrays large enough to be shared among threads.
-pub fn n_step<R: Real>(
-    inputs: &Inputs<'_, R>,
-    mut outputs: Outputs<'_, R>,
-    n: usize,
-) -> Result<(), PoolError> {
-    let Inputs { times, envs, .. } = *inputs;
-    let mut shares = Vec::new();
-    for start in (0..envs).step_by(TOGETHER) {
-        let end = envs.min(start + TOGETHER);
-        shares.push((
-            inputs.part(0..times, start..end),
-            outputs.take_envs(end - start),
-        ));
-    }
-    shared(shares, times * envs, n)
+/// `w[k]` at the next time, for each environment, one row per `k < n`.
+pub struct Ladder<R> {
+    rungs: Vec<R>,
+    width: usize,
 }
 
-/// [`n_step`] for trajectories that follow each other, as in [`super::walk::estimate_packed`].
-///
-/// # Errors
-/// As for [`n_step`].
-pub fn n_step_packed<R: Real>(
-    inputs: &Inputs<'_, R>,
-    mut outputs: Outputs<'_, R>,
-    n: usize,
-    bounds: &[usize],
-) -> Result<(), PoolError> {
-    let sequences = bounds.windows(2).enumerate().map(|(index, bounds)| {
-        let sequence = inputs.packed(bounds[0]..bounds[1], index);
-        (sequence, outputs.take_times(bounds[1] - bounds[0]))
-    });
-    shared(sequences.collect(), inputs.times, n)
-}
-
-fn shared<R: Real>(
-    shares: Vec<(Inputs<'_, R>, Outputs<'_, R>)>,
-    elements: usize,
-    n: usize,
-) -> Result<(), PoolError> {
-    let body = |(inputs, outputs): (Inputs<'_, R>, Outputs<'_, R>)| {
-        let [Some(mut sink), _] = outputs.0 else {
-            return;
-        };
-        if inputs.times > 0 {
-            lines(&inputs, &mut sink, n);
-        }
-    };
-    if elements.saturating_mul(n) < PARALLEL {
-        shares.into_iter().for_each(body);
-    } else {
-        pool::current()?.for_each_item(shares, body);
-    }
-    Ok(())
-}
-
-/// Some trajectories, each a line of its own in the buffers.
-fn lines<R: Real>(inputs: &Inputs<'_, R>, sink: &mut Sink<'_, R>, n: usize) {
-    let Inputs { times, envs, .. } = *inputs;
-    let (Some(truncation), Some(details)) = (&inputs.truncation, &inputs.details) else {
-        return;
-    };
-    let loaded = |source: Source<R>| {
-        let mut buffer = vec![R::ZERO; times * envs];
-        source.transposed().load(&mut buffer);
-        buffer
-    };
-    let flags = |source: FlagSource| {
-        let mut buffer = vec![0; times * envs];
-        source.transposed().load(&mut buffer);
-        buffer
-    };
-    let [rewards, values, ..] = inputs
-        .steps
-        .map(|source| source.map_or_else(Vec::new, loaded));
-    let final_values = loaded(truncation.final_values);
-    let gammas = loaded(details.gammas);
-    let (terminated, truncated) = (flags(inputs.terminated), flags(truncation.truncated));
-    let mut feed = FlagFeed::new();
-    let valid = details.valid(&mut feed);
-    let mut last_values = vec![R::ZERO; envs];
-    inputs.last_values.load(&mut last_values);
-    let mut results = vec![R::ZERO; times * envs];
-    let steps = |env: usize| {
-        let counts = move |&(time, _): &(usize, usize)| valid.row(time)[env] != 0;
-        (0..times).zip(env * times..).filter(counts)
-    };
-    let mut line = Line::new(times);
-    for (env, &last_value) in last_values.iter().enumerate() {
-        line.clear();
-        for (_, at) in steps(env) {
-            let after = if terminated[at] != 0 {
-                Some(R::ZERO)
-            } else {
-                (truncated[at] != 0).then_some(final_values[at])
-            };
-            line.push(rewards[at], gammas[at], values[at], after);
-        }
-        let mut returns = line.returns(n, last_value).iter();
-        for (_, at) in steps(env) {
-            results[at] = *returns.next().expect("one for every step that counts");
-        }
-    }
-    let mut turned = sink.part(0..times, 0..envs).transposed();
-    turned.store(&results);
-}
-
-/// The steps of one trajectory that count.
-struct Line<R> {
-    /// What a pass adds, and what it multiplies the next step's return with.
-    offsets: Vec<R>,
-    decays: Vec<R>,
-    returns: Vec<R>,
-}
-
-impl<R: Real> Line<R> {
-    fn new(times: usize) -> Self {
+impl<R: Real> Ladder<R> {
+    /// Behind the last step, where all are the values of the last observations.
+    pub fn new(n: usize, last_values: &[R]) -> Self {
         Self {
-            offsets: Vec::with_capacity(times),
-            decays: Vec::with_capacity(times),
-            returns: Vec::with_capacity(times + 1),
+            rungs: last_values.repeat(n),
+            width: last_values.len(),
         }
     }
+}
 
-    fn clear(&mut self) {
-        self.offsets.clear();
-        self.decays.clear();
-        self.returns.clear();
-    }
-
-    /// The next step; `after` is the value behind it if the episode ends.
-    fn push(&mut self, reward: R, gamma: R, value: R, after: Option<R>) {
-        self.offsets
-            .push(after.map_or(reward, |after| reward + gamma * after));
-        self.decays
-            .push(if after.is_some() { R::ZERO } else { gamma });
-        self.returns.push(value);
-    }
-
-    fn returns(&mut self, n: usize, last_value: R) -> &[R] {
-        let times = self.offsets.len();
-        self.returns.push(last_value);
-        for _ in 0..n.min(times) {
-            for time in 0..times {
-                let decay = self.decays[time];
-                let ahead = decay * self.returns[time + 1];
-                self.returns[time] = self.offsets[time] + ahead.masked(R::mask(decay != R::ZERO));
+impl<R: Real> RowWalk<R> for Ladder<R> {
+    #[inline(always)]
+    fn walk<M: Recurrence<Real = R>, V: Register<Real = R>>(
+        &mut self,
+        model: &M,
+        times: usize,
+        outputs: &mut [Option<RowsMut<'_, R>>; 2],
+    ) {
+        let width = self.width;
+        for time in (0..times).rev() {
+            let row = M::part(&model.row(time), 0, width);
+            let [Some(output), _] = rows(outputs, time) else {
+                return;
+            };
+            let mut start = 0;
+            while width - start >= V::LANES {
+                self.step::<M, V>(model, &row, start, output);
+                start += V::LANES;
+            }
+            while start < width {
+                self.step::<M, [_; 1]>(model, &row, start, output);
+                start += 1;
             }
         }
-        &self.returns[..times]
+    }
+}
+
+impl<R: Real> Ladder<R> {
+    #[inline(always)]
+    fn step<M: Recurrence<Real = R>, V: Register<Real = R>>(
+        &mut self,
+        model: &M,
+        row: &M::Slices,
+        start: usize,
+        output: &mut [R],
+    ) {
+        let zero = V::splat(R::ZERO);
+        let skipped = model.skipped::<V>(row, start);
+        let values = V::load(&M::values(row)[start..]);
+        // What follows comes from the rungs.
+        let found = model.coefficients(row, start, values, zero);
+        let mut below = values;
+        let mut result = values;
+        for rung in self.rungs.chunks_exact_mut(self.width) {
+            let rung = &mut rung[start..];
+            let ahead = V::load(rung);
+            result = found.offsets.add(found.decays.kept(ahead));
+            let kept = skipped.map_or(below, |skipped| V::choose(skipped, ahead, below));
+            kept.store(rung);
+            below = result;
+        }
+        if let Some(skipped) = skipped {
+            result = V::choose(skipped, zero, result);
+        }
+        result.store(&mut output[start..]);
     }
 }

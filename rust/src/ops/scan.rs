@@ -2,7 +2,7 @@
 //!
 //! Discounted sums, GAE, TD(lambda), V-trace and their kin differ only in how decay and offset are
 //! built from a transition: an estimator is a [`Recurrence`]. Two walks serve all layouts:
-//! [`walk_rows`] has environments side by side in a vector, [`walk_line`] consecutive times of one
+//! [`State`] has environments side by side in a vector, [`walk_line`] consecutive times of one
 //! trajectory.
 //!
 //! A decay of zero cuts the trace: what lies behind is not multiplied by zero but left out, so that
@@ -92,26 +92,38 @@ pub struct State<R> {
 }
 
 /// One row of each output.
-type Row<'a, R> = [Option<&'a mut [R]>; 2];
+pub type Row<'a, R> = [Option<&'a mut [R]>; 2];
 
-/// Walk `times` rows of environments from the last to the first, from `state` and to it.
-#[inline(always)]
-pub fn walk_rows<M: Recurrence, V: Register<Real = M::Real>>(
-    model: &M,
-    times: usize,
-    state: &mut State<M::Real>,
-    outputs: &mut [Option<RowsMut<'_, M::Real>>; 2],
-) {
-    let width = state.carry.len();
-    let (carry, next_values) = (&mut state.carry[..], &mut state.next_values[..width]);
-    for time in (0..times).rev() {
-        let row = M::part(&model.row(time), 0, width);
-        let mut outputs = rows(outputs, time).map(|row| row.map(|row| &mut row[..width]));
-        let mut start = 0;
-        steps::<M, V>(model, &row, &mut start, carry, next_values, &mut outputs);
-        steps::<M, [_; 8]>(model, &row, &mut start, carry, next_values, &mut outputs);
-        steps::<M, [_; 4]>(model, &row, &mut start, carry, next_values, &mut outputs);
-        steps::<M, [_; 1]>(model, &row, &mut start, carry, next_values, &mut outputs);
+/// A walk over rows of environments, from the last time to the first, that may be taken in parts.
+pub trait RowWalk<R: Real> {
+    /// Walk the last `times` rows that are left.
+    fn walk<M: Recurrence<Real = R>, V: Register<Real = R>>(
+        &mut self,
+        model: &M,
+        times: usize,
+        outputs: &mut [Option<RowsMut<'_, R>>; 2],
+    );
+}
+
+impl<R: Real> RowWalk<R> for State<R> {
+    #[inline(always)]
+    fn walk<M: Recurrence<Real = R>, V: Register<Real = R>>(
+        &mut self,
+        model: &M,
+        times: usize,
+        outputs: &mut [Option<RowsMut<'_, R>>; 2],
+    ) {
+        let width = self.carry.len();
+        let (carry, next_values) = (&mut self.carry[..], &mut self.next_values[..width]);
+        for time in (0..times).rev() {
+            let row = M::part(&model.row(time), 0, width);
+            let mut outputs = rows(outputs, time).map(|row| row.map(|row| &mut row[..width]));
+            let mut start = 0;
+            steps::<M, V>(model, &row, &mut start, carry, next_values, &mut outputs);
+            steps::<M, [_; 8]>(model, &row, &mut start, carry, next_values, &mut outputs);
+            steps::<M, [_; 4]>(model, &row, &mut start, carry, next_values, &mut outputs);
+            steps::<M, [_; 1]>(model, &row, &mut start, carry, next_values, &mut outputs);
+        }
     }
 }
 
@@ -131,8 +143,9 @@ fn steps<M: Recurrence, V: Register<Real = M::Real>>(
     }
 }
 
+/// Row `index` of each output.
 #[inline(always)]
-fn rows<'a, R>(outputs: &'a mut [Option<RowsMut<'_, R>>; 2], index: usize) -> Row<'a, R> {
+pub fn rows<'a, R>(outputs: &'a mut [Option<RowsMut<'_, R>>; 2], index: usize) -> Row<'a, R> {
     let [first, second] = outputs;
     let row = |rows: &'a mut Option<_>| {
         rows.as_mut()

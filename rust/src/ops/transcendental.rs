@@ -7,12 +7,26 @@
 //! and NaN behave as in the standard library.
 
 use super::element::Real;
-use super::registers::Arch;
+use super::registers::{Arch, Register};
 
 /// Types that have these functions.
-pub trait Transcendental: Sized {
+pub trait Transcendental: Sized + 'static {
     /// `e^x`.
     fn exp_of(x: Self) -> Self;
+
+    /// `x * 2^power`, rounded once; `power` is an integer between those of the least number and of
+    /// infinity.
+    fn scaled(x: Self, power: Self) -> Self;
+
+    /// What [`exp`] needs: below and above these bounds `e^x` is zero and infinite.
+    const EXP_BOUNDS: (Self, Self);
+    /// Two numbers whose sum is `ln(2)`; products of the first with exponents are exact.
+    const LN_2: (Self, Self);
+    const LOG2_E: Self;
+    /// Adding this to a number that is not large rounds it to an integer.
+    const ROUNDER: Self;
+    /// Coefficients of `(e^x - 1 - x) / x^2`, the constant first, for `|x| <= ln(2) / 2`.
+    const EXCESS: &'static [Self];
 
     /// `e^x - 1`, accurate near zero.
     fn exp_m1_of<A: Arch>(x: Self) -> Self;
@@ -22,6 +36,31 @@ pub trait Transcendental: Sized {
 
     /// The natural logarithm: negative infinity at zero, NaN below.
     fn ln_of(x: Self) -> Self;
+}
+
+/// `e^x` of the lanes of a register, with fused operations where the processor has them: within
+/// two units in the last place.
+#[inline(always)]
+pub fn exp<A: Arch, V: Register>(x: V) -> V {
+    let (least, most) = V::Real::EXP_BOUNDS;
+    let (ln_2_high, ln_2_low) = V::Real::LN_2;
+    let zero = V::Real::ZERO;
+    let rounder = V::splat(V::Real::ROUNDER);
+    // NaN stays.
+    let bounded = V::splat(least).greatest(V::splat(most).least(x));
+    let power = bounded
+        .times_plus::<A>(V::splat(V::Real::LOG2_E), rounder)
+        .sub(rounder);
+    let r = power.times_plus::<A>(V::splat(zero - ln_2_high), bounded);
+    let r = power.times_plus::<A>(V::splat(zero - ln_2_low), r);
+    let coefficients = V::Real::EXCESS;
+    let last = coefficients.len() - 1;
+    let mut excess = V::splat(coefficients[last]);
+    for &coefficient in coefficients[..last].iter().rev() {
+        excess = excess.times_plus::<A>(r, V::splat(coefficient));
+    }
+    let excess = r.mul(r).times_plus::<A>(excess, r);
+    excess.add(V::splat(V::Real::ONE)).scaled(power)
 }
 
 /// `c0 + x (c1 + x (c2 + ...))`.
@@ -51,22 +90,26 @@ macro_rules! impl_transcendental {
         impl Transcendental for $type {
             #[inline(always)]
             fn exp_of(x: Self) -> Self {
-                // Adding this rounds to an integer, which the lowest bits then hold.
-                const ROUNDER: $type = 1.5 * ((1 as $bits) << $mantissa_bits) as $type;
-                const BIAS: $signed = $type::MAX_EXP as $signed - 1;
                 let bounded = if x > $most { $most } else { x };
                 let bounded = if bounded < $least { $least } else { bounded };
-                let shifted = bounded * std::$type::consts::LOG2_E + ROUNDER;
-                let power = shifted - ROUNDER;
-                let exponent = shifted.to_bits().wrapping_sub(ROUNDER.to_bits()) as $signed;
+                // The lowest bits hold the integer.
+                let shifted = bounded * Self::LOG2_E + Self::ROUNDER;
+                let power = shifted - Self::ROUNDER;
+                let exponent = shifted.to_bits().wrapping_sub(Self::ROUNDER.to_bits()) as $signed;
                 // The product with the high part is exact; the remainder is at most ln(2) / 2.
                 let r = (bounded - power * $ln_2_high) - power * $ln_2_low;
-                let half = exponent >> 1;
-                let two_to = |n: $signed| {
-                    $type::from_bits((n.wrapping_add(BIAS) as $bits) << $mantissa_bits)
-                };
-                // In two steps: 2^exponent alone leaves the range before the result does.
-                polynomial!(r; $($exp),+) * two_to(half) * two_to(exponent.wrapping_sub(half))
+                $type::times_power(polynomial!(r; $($exp),+), exponent)
+            }
+
+            const EXP_BOUNDS: (Self, Self) = ($least, $most);
+            const LN_2: (Self, Self) = ($ln_2_high, $ln_2_low);
+            const LOG2_E: Self = std::$type::consts::LOG2_E;
+            const ROUNDER: Self = 1.5 * ((1 as $bits) << $mantissa_bits) as $type;
+            const EXCESS: &'static [Self] = &[$($excess),+];
+
+            #[inline(always)]
+            fn scaled(x: Self, power: Self) -> Self {
+                $type::times_power(x, power as $signed)
             }
 
             #[inline(always)]
@@ -108,6 +151,19 @@ macro_rules! impl_transcendental {
         }
 
         impl HasParts for $type {
+            type Exponent = $signed;
+
+            #[inline(always)]
+            fn times_power(x: Self, exponent: $signed) -> Self {
+                const BIAS: $signed = $type::MAX_EXP as $signed - 1;
+                let half = exponent >> 1;
+                let two_to = |n: $signed| {
+                    $type::from_bits((n.wrapping_add(BIAS) as $bits) << $mantissa_bits)
+                };
+                // In two steps: 2^exponent alone leaves the range before the result does.
+                x * two_to(half) * two_to(exponent.wrapping_sub(half))
+            }
+
             #[inline(always)]
             fn parts<A: Arch>(x: Self) -> Parts<Self> {
                 // Adding this rounds to an integer, which the lowest bits then hold, biased as the
@@ -142,6 +198,11 @@ struct Parts<T> {
 }
 
 trait HasParts: Sized {
+    type Exponent;
+
+    /// `x * 2^exponent`, rounded once.
+    fn times_power(x: Self, exponent: Self::Exponent) -> Self;
+
     fn parts<A: Arch>(x: Self) -> Parts<Self>;
 }
 
@@ -181,15 +242,43 @@ impl_transcendental!(
 
 #[cfg(test)]
 mod tests {
-    use super::super::registers::Portable;
+    use super::super::element::Real;
+    use super::super::registers::{self, Arch, Portable, Register, Task};
     use super::Transcendental;
+
+    /// [`super::exp`] in the registers of this processor, and one by one without fused operations.
+    struct Exp<'a, R: Real> {
+        x: &'a [R],
+        found: &'a mut [[R; 2]],
+    }
+
+    impl<R: Real> Task for Exp<'_, R> {
+        #[inline(always)]
+        fn run<A: Arch>(self) {
+            let lanes = R::Register::<A>::LANES;
+            let groups = self
+                .x
+                .chunks_exact(lanes)
+                .zip(self.found.chunks_exact_mut(lanes));
+            for (x, found) in groups {
+                let mut together = vec![R::ZERO; lanes];
+                super::exp::<A, _>(R::Register::<A>::load(x)).store(&mut together);
+                for (lane, found) in found.iter_mut().enumerate() {
+                    let [one] = super::exp::<A, _>([x[lane]]);
+                    assert!(one == together[lane] || one.to_f64().is_nan());
+                    let [unfused] = super::exp::<Portable, _>([x[lane]]);
+                    *found = [one, unfused];
+                }
+            }
+        }
+    }
 
     const SPECIAL: [f64; 5] = [0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0];
 
     macro_rules! check {
         ($name:ident, $type:ident) => {
             mod $name {
-                use super::{Portable, SPECIAL, Transcendental};
+                use super::{Exp, Portable, SPECIAL, Transcendental, registers};
 
                 /// Distance in units in the last place of the exact result.
                 fn ulps(got: $type, exact: f64) -> f64 {
@@ -199,6 +288,27 @@ mod tests {
                     }
                     let ulp = (rounded.abs().next_up() - rounded.abs()) as f64;
                     (got as f64 - exact).abs() / ulp
+                }
+
+                #[test]
+                fn exp_of_registers_is_accurate_from_underflow_to_overflow() {
+                    let limit = ($type::MAX_EXP + $type::MANTISSA_DIGITS as i32) as $type * 0.7;
+                    let special = SPECIAL.map(|x| x as $type);
+                    let line = (-100_000..100_000).map(|i| limit * (i as $type / 100_000.0));
+                    let ends = [$type::MIN, $type::MAX, limit];
+                    let x: Vec<_> = special.into_iter().chain(ends).chain(line).collect();
+                    assert_eq!(x.len() % 8, 0);
+                    let mut found = vec![[0.5; 2]; x.len() / 16 * 16];
+                    registers::run(Exp {
+                        x: &x[..found.len()],
+                        found: &mut found,
+                    });
+                    for (&x, found) in x.iter().zip(found) {
+                        for got in found {
+                            let error = ulps(got, (x as f64).exp());
+                            assert!(error <= 2.0, "exp({x}) is off by {error} ulp");
+                        }
+                    }
                 }
 
                 #[test]

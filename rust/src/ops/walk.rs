@@ -1,12 +1,13 @@
 //! How the arrays of a call are cut up: shares of threads, blocks that fit the caches, tiles.
 
 use super::element::Real;
-use super::estimators::{Discounted, Estimator, Gae, Rates, Retrace, Traces, Vtrace};
+use super::estimators::{Discounted, Estimator, Gae, NStep, Rates, Retrace, Traces, Vtrace};
 use super::line::Powers;
 use super::model::Buffers;
+use super::n_step::Ladder;
 use super::registers::{self, Arch, Task};
 use super::rollout::{Inputs, Outputs};
-use super::scan::{State, walk_line, walk_rows};
+use super::scan::{RowWalk, State, walk_line};
 use crate::pool::{self, PoolError};
 
 /// The estimators that are walks over the recurrence.
@@ -18,6 +19,8 @@ pub enum Kind {
     /// Targets and policy-gradient advantages.
     Vtrace,
     Retrace,
+    /// Looking ahead by that many steps.
+    NStep(usize),
     /// On arrays whose time is reversed.
     Traces,
 }
@@ -25,12 +28,17 @@ pub enum Kind {
 impl Kind {
     /// Whether the estimator has no short walks: its inputs need truncation and details.
     pub fn needs_details(self) -> bool {
-        matches!(self, Self::Retrace | Self::Traces)
+        matches!(self, Self::Retrace | Self::NStep(_) | Self::Traces)
     }
 
     /// Whether the estimator's inputs need truncation.
     pub fn needs_truncation(self) -> bool {
         matches!(self, Self::Discounted)
+    }
+
+    /// How often each element is worked on.
+    fn passes(self) -> usize {
+        if let Self::NStep(n) = self { n } else { 1 }
     }
 }
 
@@ -55,7 +63,8 @@ const ALIGNED: usize = 64;
 /// Fewer environments than these are walked one by one, each along its line of times.
 const MIN_LANES: usize = 4;
 
-/// Elements of an array from which its environments are shared among threads.
+/// Elements of an array, times the work on each, from which its environments are shared among
+/// threads.
 const PARALLEL: usize = 1 << 18;
 
 /// Compute an estimator.
@@ -72,7 +81,7 @@ pub fn estimate<R: Real>(
     if times == 0 || envs == 0 {
         return Ok(());
     }
-    if times * envs < PARALLEL || envs == 1 {
+    if (times * envs).saturating_mul(kind.passes()) < PARALLEL || envs == 1 {
         walk(kind, inputs, &mut outputs, rates);
         return Ok(());
     }
@@ -118,7 +127,7 @@ pub fn estimate_packed<R: Real>(
             walk(kind, &inputs, &mut outputs, rates);
         }
     };
-    if inputs.times < PARALLEL {
+    if inputs.times.saturating_mul(kind.passes()) < PARALLEL {
         sequences.for_each(body);
     } else {
         pool::current()?.for_each_item(sequences.collect(), body);
@@ -178,6 +187,7 @@ impl<R: Real> Task for Walk<'_, '_, R> {
             (Kind::Vtrace, _, false, false) => self.by_rows::<Vtrace, A, false, false>(),
             (Kind::Vtrace, _, true, true) => self.by_lines::<Vtrace, A, true>(),
             (Kind::Vtrace, _, false, true) => self.by_lines::<Vtrace, A, false>(),
+            (Kind::NStep(n), ..) => self.by_ladders::<A>(n),
             (Kind::Retrace, ..) => self.by_rows::<Retrace, A, true, true>(),
             (Kind::Traces, ..) => self.by_rows::<Traces, A, true, true>(),
         }
@@ -187,14 +197,9 @@ impl<R: Real> Task for Walk<'_, '_, R> {
 impl<R: Real> Walk<'_, '_, R> {
     #[inline(always)]
     fn by_rows<E: Estimator, A: Arch, const TRUNCATION: bool, const DETAILS: bool>(self) {
-        let Self {
-            inputs, outputs, ..
-        } = self;
-        let mut buffers = Buffers::new();
-        let mut last_values = vec![R::ZERO; inputs.envs];
-        inputs.last_values.load(&mut last_values);
-        let zeros = vec![R::ZERO; inputs.envs];
-        let mut state = if E::BOOTSTRAPS {
+        let last_values = self.last_values();
+        let zeros = vec![R::ZERO; last_values.len()];
+        let state = if E::BOOTSTRAPS {
             State {
                 next_values: last_values,
                 carry: zeros,
@@ -205,6 +210,30 @@ impl<R: Real> Walk<'_, '_, R> {
                 carry: last_values,
             }
         };
+        self.by_tiles::<E, A, TRUNCATION, DETAILS>(state);
+    }
+
+    #[inline(always)]
+    fn by_ladders<A: Arch>(self, n: usize) {
+        let ladder = Ladder::new(n.min(self.inputs.times), &self.last_values());
+        self.by_tiles::<NStep, A, true, true>(ladder);
+    }
+
+    fn last_values(&self) -> Vec<R> {
+        let mut last_values = vec![R::ZERO; self.inputs.envs];
+        self.inputs.last_values.load(&mut last_values);
+        last_values
+    }
+
+    #[inline(always)]
+    fn by_tiles<E: Estimator, A: Arch, const TRUNCATION: bool, const DETAILS: bool>(
+        self,
+        mut state: impl RowWalk<R>,
+    ) {
+        let Self {
+            inputs, outputs, ..
+        } = self;
+        let mut buffers = Buffers::new();
         let in_place = inputs.in_place() && outputs.in_place();
         let height = if in_place {
             inputs.times
@@ -216,13 +245,9 @@ impl<R: Real> Walk<'_, '_, R> {
             let start = end.saturating_sub(height);
             let part = inputs.part(start..end, 0..inputs.envs);
             let mut outputs = outputs.part(start..end, 0..inputs.envs);
-            let (model, drains) = buffers.model::<E, TRUNCATION, DETAILS>(&part, self.rates);
-            walk_rows::<_, R::Register<A>>(
-                &model,
-                end - start,
-                &mut state,
-                &mut drains.rows(&mut outputs),
-            );
+            let (model, drains) = buffers.model::<E, A, TRUNCATION, DETAILS>(&part, self.rates);
+            let mut rows = drains.rows(&mut outputs);
+            state.walk::<_, R::Register<A>>(&model, end - start, &mut rows);
             drains.flush(&mut outputs);
             end = start;
         }
@@ -238,8 +263,8 @@ impl<R: Real> Walk<'_, '_, R> {
         let powers =
             (E::PLAIN_DECAY && decay != R::ZERO).then(|| Powers::<R::Register<A>>::new(decay));
         let (times, envs) = (0..inputs.times, 0..inputs.envs);
-        let in_place = inputs.transposed().in_place()
-            && outputs.part(times, envs).transposed().in_place();
+        let in_place =
+            inputs.transposed().in_place() && outputs.part(times, envs).transposed().in_place();
         let (length, group) = if in_place {
             (inputs.times, inputs.envs)
         } else {
@@ -265,7 +290,7 @@ impl<R: Real> Walk<'_, '_, R> {
                 let times = end.saturating_sub(length)..end;
                 let part = inputs.part(times.clone(), envs.clone()).transposed();
                 let mut outputs = outputs.part(times.clone(), envs.clone()).transposed();
-                let (model, drains) = buffers.model::<E, TRUNCATION, false>(&part, self.rates);
+                let (model, drains) = buffers.model::<E, A, TRUNCATION, false>(&part, self.rates);
                 let mut rows = drains.rows(&mut outputs);
                 for (index, state) in states.iter_mut().enumerate().take(envs.len()) {
                     walk_line(&model, index, powers.as_ref(), state, &mut rows);

@@ -8,7 +8,7 @@
 use std::ffi::c_int;
 use std::ptr;
 
-use numpy::npyffi::{self, NPY_TYPES, PY_ARRAY_API, npy_intp};
+use numpy::npyffi::{self, NPY_ARRAY_CARRAY, NPY_TYPES, PY_ARRAY_API, PyArrayObject, npy_intp};
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -157,8 +157,12 @@ fn code_of(type_num: c_int) -> Option<Code> {
 #[pyfunction]
 #[pyo3(signature = (array, /))]
 pub(super) fn array_address(array: &Bound<'_, PyUntypedArray>) -> usize {
+    data_of(array) as usize
+}
+
+fn data_of<T>(array: &Bound<'_, T>) -> *mut u8 {
     // SAFETY: a live array object, whose fields the GIL keeps still.
-    unsafe { (*array.as_array_ptr()).fields.data as usize }
+    unsafe { (*array.as_ptr().cast::<PyArrayObject>()).fields.data }.cast()
 }
 
 /// A fresh C-contiguous array whose elements are still to be written.
@@ -167,6 +171,49 @@ pub(super) fn empty<'py>(
     shape: &[usize],
     code: Code,
 ) -> PyResult<(Bound<'py, PyAny>, *mut u8)> {
+    // SAFETY: fresh memory.
+    let array = unsafe { new_array(py, shape, code, ptr::null_mut())? };
+    let data = data_of(&array);
+    Ok((array, data))
+}
+
+/// Two fresh C-contiguous arrays whose elements are still to be written, in one allocation.
+///
+/// Allocators give the end of their memory back to the system when two large blocks there have
+/// been freed one after the other; the page faults of the next call can cost as much as its work.
+pub(super) fn empty_pair<'py>(
+    py: Python<'py>,
+    shape: &[usize],
+    code: Code,
+) -> PyResult<[(Bound<'py, PyAny>, *mut u8); 2]> {
+    let size = shape.iter().product::<usize>();
+    let (both, data) = empty(py, &[2 * size], code)?;
+    let half = |index: usize| {
+        let data = data.wrapping_add(index * size * code.size() as usize);
+        // SAFETY: the half lies in `both`, which the new array keeps alive; the call takes over a
+        // reference to it.
+        unsafe {
+            let array = new_array(py, shape, code, data)?;
+            let base = both.clone().into_ptr();
+            if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), base) < 0 {
+                return Err(PyErr::fetch(py));
+            }
+            Ok((array, data))
+        }
+    };
+    Ok([half(0)?, half(1)?])
+}
+
+/// A C-contiguous array of at most two dimensions over `data`, or over fresh memory if that is null.
+///
+/// # Safety
+/// `data` is null or holds the elements for as long as the array lives.
+unsafe fn new_array<'py>(
+    py: Python<'py>,
+    shape: &[usize],
+    code: Code,
+    data: *mut u8,
+) -> PyResult<Bound<'py, PyAny>> {
     let type_num = match code {
         Code::F16 => NPY_TYPES::NPY_HALF,
         Code::F32 => NPY_TYPES::NPY_FLOAT,
@@ -186,16 +233,12 @@ pub(super) fn empty<'py>(
             dims.as_mut_ptr(),
             type_num as c_int,
             ptr::null_mut(),
-            ptr::null_mut(),
+            data.cast(),
             0,
-            0,
+            NPY_ARRAY_CARRAY,
             ptr::null_mut(),
         );
-        let array = Bound::from_owned_ptr_or_err(py, array)?;
-        let data = (*array.as_ptr().cast::<npyffi::PyArrayObject>())
-            .fields
-            .data;
-        Ok((array, data.cast()))
+        Bound::from_owned_ptr_or_err(py, array)
     }
 }
 

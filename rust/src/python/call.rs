@@ -10,7 +10,6 @@ use super::arrays::Code;
 use crate::ops::element::Element;
 use crate::ops::estimators::Rates;
 use crate::ops::moments::{Moments, moments};
-use crate::ops::n_step::{n_step, n_step_packed};
 use crate::ops::rollout::{Details, Inputs, Outputs, STEPS, Spans, Truncation};
 use crate::ops::strided::{FlagKind, FlagSource, Layout, Sink, Source};
 use crate::ops::walk::{Kind, estimate, estimate_packed};
@@ -71,16 +70,16 @@ impl Op {
         }
     }
 
-    /// The walk, unless it is none.
-    fn kind(self) -> Option<Kind> {
-        Some(match self {
+    /// The walk; `n` is the number of steps that n-step returns look ahead.
+    fn kind(self, n: usize) -> Kind {
+        match self {
             Self::Gae | Self::GaeMoments | Self::TdLambdaReturns => Kind::Gae,
             Self::DiscountedReturns => Kind::Discounted,
-            Self::NStepReturns => return None,
+            Self::NStepReturns => Kind::NStep(n),
             Self::Vtrace => Kind::Vtrace,
             Self::Retrace => Kind::Retrace,
             Self::EligibilityTraces => Kind::Traces,
-        })
+        }
     }
 }
 
@@ -190,14 +189,13 @@ impl Call {
             lengths,
             bounds,
         } = &self.extras;
-        let kind = self.op.kind();
-        let has_details = kind.is_none_or(Kind::needs_details)
+        let kind = self.op.kind(self.n);
+        let has_details = kind.needs_details()
             || gammas.is_some()
             || lambdas.is_some()
             || mask.is_some()
             || lengths.is_some();
-        let has_truncation =
-            has_details || self.truncated.is_some() || kind.is_some_and(Kind::needs_truncation);
+        let has_truncation = has_details || self.truncated.is_some() || kind.needs_truncation();
         let spans = lengths.as_ref().map(|lengths| self.spans(lengths, times));
         let zero = constant(0, times, envs);
         let inputs = Inputs {
@@ -218,16 +216,12 @@ impl Call {
             }),
         };
         let outputs = Outputs(self.outputs.map(|layout| layout.map(sink)));
-        let (rates, n) = (self.rates, self.n);
+        let rates = self.rates;
         let sample = (self.outputs[0].zip(self.moments)).map(|(layout, _)| source(layout));
         let body = || -> Result<Option<Moments>, PoolError> {
-            match (kind, bounds) {
-                (Some(kind), None) => estimate(kind, &inputs, outputs, &rates),
-                (Some(kind), Some(bounds)) => {
-                    estimate_packed(kind, &inputs, outputs, &rates, bounds)
-                }
-                (None, None) => n_step(&inputs, outputs, n),
-                (None, Some(bounds)) => n_step_packed(&inputs, outputs, n, bounds),
+            match bounds {
+                None => estimate(kind, &inputs, outputs, &rates),
+                Some(bounds) => estimate_packed(kind, &inputs, outputs, &rates, bounds),
             }?;
             Ok(sample.map(|sample| moments(sample, inputs.details, times, envs)))
         };

@@ -67,10 +67,10 @@ pub(super) fn gae<'py>(
     };
     let results = match out {
         None => {
-            let (advantages, first) = template.empty(py)?;
-            let (returns, second) = template.empty(py)?;
-            call.outputs = [Some(first), Some(second)];
-            [advantages, returns]
+            let fresh = arrays::empty_pair(py, template.frame.shape(), template.code)?;
+            let place = |data| Some(template.frame.contiguous(data, template.code));
+            call.outputs = [place(fresh[0].1), place(fresh[1].1)];
+            fresh.map(|(array, _)| array)
         }
         Some(out) => {
             let pair = pair(out)?;
@@ -170,11 +170,6 @@ impl Template {
             code,
             rewards: frame.place(array.data, array.strides, code),
         })
-    }
-
-    fn empty<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Layout)> {
-        let (array, data) = arrays::empty(py, self.frame.shape(), self.code)?;
-        Ok((array, self.frame.contiguous(data, self.code)))
     }
 
     fn values(&self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<Layout> {

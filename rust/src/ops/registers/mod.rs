@@ -8,7 +8,9 @@
 use super::element::{Real, each, lanes};
 
 #[cfg(target_arch = "x86_64")]
-mod x86;
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 /// A set of registers.
 pub trait Arch {
@@ -41,11 +43,11 @@ pub fn run(task: impl Task) {
     {
         if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
             // SAFETY: the processor has what the function enables (BW and VL imply F, AVX2 and FMA).
-            return unsafe { x86::run_avx512(task) };
+            return unsafe { avx512::run(task) };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: as above.
-            return unsafe { x86::run_avx2(task) };
+            return unsafe { avx2::run(task) };
         }
     }
     task.run::<Portable>();
@@ -69,7 +71,11 @@ pub trait Register: Copy {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
-    fn exp(self) -> Self;
+    /// `self * by + plus`, rounded once where the processor does that in one instruction.
+    fn times_plus<A: Arch>(self, by: Self, plus: Self) -> Self;
+    /// `self * 2^powers`, rounded once; `powers` are integers between those of the least number and
+    /// of infinity.
+    fn scaled(self, powers: Self) -> Self;
     /// The lesser of each pair of lanes; `other` where there is a NaN.
     fn least(self, other: Self) -> Self;
     /// The greater of each pair of lanes; `other` where there is a NaN.
@@ -137,8 +143,13 @@ impl<R: Real, const L: usize> Register for [R; L] {
     }
 
     #[inline(always)]
-    fn exp(self) -> Self {
-        each(|lane| R::exp_of(self[lane]))
+    fn times_plus<A: Arch>(self, by: Self, plus: Self) -> Self {
+        each(|lane| self[lane].times_plus::<A>(by[lane], plus[lane]))
+    }
+
+    #[inline(always)]
+    fn scaled(self, powers: Self) -> Self {
+        each(|lane| R::scaled(self[lane], powers[lane]))
     }
 
     #[inline(always)]
