@@ -8,7 +8,8 @@ from estimator_inputs import NAMED, make_inputs
 from harness import Job, Provider, Work, cases, need
 
 GAMMA = 0.99
-NUM_STEPS, NUM_ENVS = 128, 1024
+# A rollout that stays in the cache, and one that does not.
+NUM_STEPS, NUM_ENVS, MANY_ENVS = 128, 1024, 8192
 SINGLE_STEPS = 32768
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 # Arrays of the values' dtype that a call reads and writes, beside a byte of flags.
@@ -42,6 +43,7 @@ def job_of(name, num_envs, dtype):
 
 JOBS = dict(
     [job_of(name, NUM_ENVS, "float32") for name in NAMED if name != "gae"]
+    + [job_of(name, MANY_ENVS, "float32") for name in ("td_lambda_returns", "vtrace")]
     + [job_of(name, None, "float32") for name in ("gae", "td_lambda_returns", "vtrace")]
 )
 

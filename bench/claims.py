@@ -12,6 +12,7 @@ GAE_SINGLE = "gae f64 32768 single trajectory"
 GROUPS = "group advantages f32 4096x16"
 GROUPS_SMALL = "group advantages f64 64x8"
 VTRACE_1024 = "vtrace f32 128x1024 time-major"
+VTRACE_8192 = "vtrace f32 128x8192 time-major"
 TD_LAMBDA_1024 = "td_lambda_returns f32 128x1024 time-major"
 OUT = "rlox-gpu numpy out="
 LOGPROBS = "token_logprobs f32 4x512x50257"
@@ -94,6 +95,12 @@ CLAIMS = (
     Claim(
         "V-trace 128x1024 in the time of GAE",
         share(VTRACE_1024, OUT, (GAE_1024, OUT)),
+        1.3,
+        at_least=False,
+    ),
+    Claim(
+        "V-trace 128x8192 in the time of GAE",
+        share(VTRACE_8192, OUT, (GAE_8192, OUT)),
         1.3,
         at_least=False,
     ),

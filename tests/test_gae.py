@@ -99,6 +99,16 @@ def test_gae_of_nothing_is_nothing(shape):
     assert result.advantages.shape == result.returns.shape == shape
 
 
+@pytest.mark.parametrize("options", [{}, {"gamma": np.full((50, 8), 0.9)}, {"moments": True}])
+def test_results_share_one_allocation_and_no_element(rng, options):
+    # Two large blocks that are freed in turn shrink the heap, and every call pays page faults.
+    result = rlox_gpu.gae(**make_gae_inputs(rng, 50, 8, np.float64), **options)
+    assert result.advantages.base is result.returns.base is not None
+    assert not np.shares_memory(result.advantages, result.returns)
+    assert result.advantages.flags.c_contiguous
+    assert result.advantages.flags.writeable
+
+
 def test_lambda_zero_is_the_temporal_difference(rng):
     inputs = make_gae_inputs(rng, 50, 8, np.float64, truncation=False)
     after = np.vstack([inputs["values"][1:], inputs["last_values"]])

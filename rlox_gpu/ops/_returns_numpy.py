@@ -33,8 +33,8 @@ def _allocated(spec: Spec, like: np.ndarray) -> tuple[np.ndarray, ...]:
     system, and the page faults of the next call can cost as much as its work.
     """
     count = len(spec.results) - ("moments" in spec.results)
-    halves = np.empty((count, *like.shape), like.dtype) if count > 1 else [np.empty(like.shape, like.dtype)]
-    return (*halves, np.empty(3)) if "moments" in spec.results else tuple(halves)
+    results = tuple(np.empty((count, *like.shape), like.dtype))
+    return (*results, np.empty(3)) if "moments" in spec.results else results
 
 
 def estimate(
