@@ -52,7 +52,7 @@ struct CartPole {
     // Every action but 1 pushes to the left.
     HD static Outcome step(const Params& params, const State& state, i64 action) {
         const auto [x, x_dot, theta, theta_dot] = state;
-        const float force = action == 1 ? params.force_mag : -params.force_mag;
+        const float force = action == 1 ? params.force_mag : 0.0f - params.force_mag;
         const auto [sintheta, costheta] = sin_cos(theta);
 
         const float temp = (force + params.polemass_length * (theta_dot * theta_dot) * sintheta) /

@@ -4,9 +4,11 @@
 #ifdef __CUDACC__
 #define HD __host__ __device__ __forceinline__
 #define TABLE __constant__ const
+#define UNROLL _Pragma("unroll")
 #else
 #define HD inline
 #define TABLE static const
+#define UNROLL
 #endif
 
 using u32 = unsigned int;

@@ -49,6 +49,32 @@ struct Host {
         return result;
     }
 
+    // Rules that all environments share, or with `columns` and `limits` those of each.
+    struct AllRules {
+        Rules<Task> shared;
+        const float* columns = nullptr;
+        const int* limits = nullptr;
+        py::ssize_t num_envs = 0;
+
+        Rules<Task> operator[](i64 index) const {
+            if (!columns) return shared;
+            return rules_of_each<Task>(columns, limits, num_envs, index, shared.autoreset);
+        }
+    };
+
+    static AllRules rules_of(const Array<float>& params, int autoreset, int max_episode_steps,
+                             py::ssize_t num_envs, py::object columns, py::object limits) {
+        AllRules rules{{params_of(params), static_cast<Autoreset>(autoreset), max_episode_steps}};
+        if (!columns.is_none()) {
+            auto numbers = columns.cast<Array<float>>();
+            auto steps = limits.cast<Array<int>>();
+            rules.columns = data(numbers, num_envs * (sizeof(Params) / sizeof(float)), "columns");
+            rules.limits = data(steps, num_envs, "limits");
+            rules.num_envs = num_envs;
+        }
+        return rules;
+    }
+
     static Arrays<Task> arrays_of(py::tuple state, py::ssize_t n) {
         if (state.size() != 6) throw std::invalid_argument("state must hold six arrays");
         auto floats = state[0].cast<Array<float>>();
@@ -68,10 +94,10 @@ struct Host {
     static void step(const Array<float>& params, int autoreset, int max_episode_steps,
                      py::tuple state, Array<Number> actions, Array<float> obs, Array<float> rewards,
                      Array<bool> terminated, Array<bool> truncated, Array<float> final_obs,
-                     Array<float> final_return, Array<int> final_length) {
+                     Array<float> final_return, Array<int> final_length, py::object columns,
+                     py::object limits) {
         const py::ssize_t n = actions.size();
-        const Rules<Task> rules = {params_of(params), static_cast<Autoreset>(autoreset),
-                                   max_episode_steps};
+        const AllRules rules = rules_of(params, autoreset, max_episode_steps, n, columns, limits);
         const Arrays<Task> arrays = arrays_of(state, n);
         const Outputs<Task> outputs = {
             data<float, Obs>(obs, n, "obs"),
@@ -83,7 +109,7 @@ struct Host {
             data(final_length, n, "final_length"),
         };
         const auto* action = data<Number, typename Task::Action>(actions, n, "actions");
-        for (i64 i = 0; i < n; ++i) step_batch_entry(rules, arrays, i, action, outputs);
+        for (i64 i = 0; i < n; ++i) step_batch_entry(rules[i], arrays, i, action, outputs);
     }
 
     // Actions are given, or drawn and written there.
@@ -91,11 +117,10 @@ struct Host {
                         py::tuple state, int num_steps, bool drawn, Array<Number> actions,
                         Array<float> obs, Array<float> rewards, Array<bool> terminated,
                         Array<bool> truncated, Array<float> final_obs, Array<float> final_return,
-                        Array<int> final_length) {
+                        Array<int> final_length, py::object columns, py::object limits) {
         const py::ssize_t n = actions.size() / num_steps;
         const py::ssize_t entries = n * num_steps;
-        const Rules<Task> rules = {params_of(params), static_cast<Autoreset>(autoreset),
-                                   max_episode_steps};
+        const AllRules rules = rules_of(params, autoreset, max_episode_steps, n, columns, limits);
         const Arrays<Task> arrays = arrays_of(state, n);
         const Outputs<Task> outputs = {
             data<float, Obs>(obs, entries, "obs"),
@@ -109,15 +134,15 @@ struct Host {
         auto* action = data<Number, typename Task::Action>(actions, entries, "actions");
         for (i64 i = 0; i < n; ++i) {
             if (drawn) {
-                rollout_batch_entry<true>(rules, arrays, i, n, num_steps, action, outputs);
+                rollout_batch_entry<true>(rules[i], arrays, i, n, num_steps, action, outputs);
             } else {
-                rollout_batch_entry<false>(rules, arrays, i, n, num_steps, action, outputs);
+                rollout_batch_entry<false>(rules[i], arrays, i, n, num_steps, action, outputs);
             }
         }
     }
 
     static void reset(const Array<float>& params, py::tuple state, py::object mask,
-                      Array<float> obs) {
+                      Array<float> obs, py::object columns, py::object limits) {
         const py::ssize_t n = obs.size() * sizeof(float) / sizeof(Obs);
         const Arrays<Task> arrays = arrays_of(state, n);
         const unsigned char* chosen = nullptr;
@@ -126,8 +151,10 @@ struct Host {
             chosen = data<bool, unsigned char>(flags, n, "mask");
         }
         Obs* target = data<float, Obs>(obs, n, "obs");
-        const Params numbers = params_of(params);
-        for (i64 i = 0; i < n; ++i) reset_batch_entry(numbers, arrays, i, chosen, target);
+        const AllRules rules = rules_of(params, DISABLED, 0, n, columns, limits);
+        for (i64 i = 0; i < n; ++i) {
+            reset_batch_entry(rules[i].params, arrays, i, chosen, target);
+        }
     }
 
     // Adds the functions to the module, as `<name>.step`, `<name>.rollout` and `<name>.reset`.
@@ -138,16 +165,19 @@ struct Host {
                    py::arg("obs").noconvert(), py::arg("rewards").noconvert(),
                    py::arg("terminated").noconvert(), py::arg("truncated").noconvert(),
                    py::arg("final_obs").noconvert(), py::arg("final_return").noconvert(),
-                   py::arg("final_length").noconvert(), "Step every environment, in place.");
+                   py::arg("final_length").noconvert(), py::arg("columns") = py::none(),
+                   py::arg("limits") = py::none(), "Step every environment, in place.");
         module.def("rollout", &rollout, py::arg("params").noconvert(), py::arg("autoreset"),
                    py::arg("max_episode_steps"), py::arg("state"), py::arg("num_steps"),
                    py::arg("drawn"), py::arg("actions").noconvert(), py::arg("obs").noconvert(),
                    py::arg("rewards").noconvert(), py::arg("terminated").noconvert(),
                    py::arg("truncated").noconvert(), py::arg("final_obs").noconvert(),
                    py::arg("final_return").noconvert(), py::arg("final_length").noconvert(),
+                   py::arg("columns") = py::none(), py::arg("limits") = py::none(),
                    "Take several steps, in place.");
         module.def("reset", &reset, py::arg("params").noconvert(), py::arg("state"),
-                   py::arg("mask"), py::arg("obs").noconvert(),
+                   py::arg("mask"), py::arg("obs").noconvert(), py::arg("columns") = py::none(),
+                   py::arg("limits") = py::none(),
                    "Begin new episodes, everywhere or where the mask is set.");
     }
 };

@@ -44,7 +44,7 @@ struct MountainCar {
     HD static Outcome step(const Params& params, const State& state, i64 action) {
         const float push = action == 1 ? 0.0f : action == 2 ? 1.0f : -1.0f;
         const auto [sin, cos] = sin_cos(3.0f * state.position);
-        float velocity = state.velocity + (push * params.force + cos * -params.gravity);
+        float velocity = state.velocity + (push * params.force + cos * (0.0f - params.gravity));
         velocity = clip(velocity, -params.max_speed, params.max_speed);
         const float position =
             clip(state.position + velocity, params.min_position, params.max_position);

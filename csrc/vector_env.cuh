@@ -19,6 +19,21 @@ struct Rules {
     int max_episode_steps;
 };
 
+// The rules of environment `index` where each has its own: a row of `num_envs` numbers per
+// constant, and step limits.
+template <class Task>
+HD Rules<Task> rules_of_each(const float* columns, const int* limits, i64 num_envs, i64 index,
+                             Autoreset autoreset) {
+    constexpr int count = sizeof(typename Task::Params) / sizeof(float);
+    Rules<Task> rules;
+    rules.autoreset = autoreset;
+    rules.max_episode_steps = limits[index];
+    float* constants = reinterpret_cast<float*>(&rules.params);
+    UNROLL
+    for (int i = 0; i < count; ++i) constants[i] = columns[i * num_envs + index];
+    return rules;
+}
+
 // The caller's arrays, one entry per environment.
 template <class Task>
 struct Arrays {

@@ -406,6 +406,8 @@ class EnvBatch:
         seed: NDArray[np.uint64],
         ended: NDArray[np.bool_],
         episode_return: NDArray[np.float32],
+        params: NDArray[np.float32] | None = None,
+        limits: NDArray[np.int32] | None = None,
     ) -> EnvArrays: ...
 
 class EnvArrays:

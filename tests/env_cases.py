@@ -27,6 +27,7 @@ class HostEnv:
         self.host = getattr(_host, self.rules.task)
         self.obs_size = env.single_observation_space.shape[0]
         self.params = np.array(self.rules.params, dtype=np.float32)
+        self.own = env._own_rules(*env._bounds) or ()
 
     def _results(self, *shape):
         width = self.obs_size
@@ -42,20 +43,27 @@ class HostEnv:
 
     def step(self, actions):
         results = self._results(len(actions))
-        self.host.step(self.params, *self.rules[2:], self.arrays, actions, *results)
+        self.host.step(self.params, *self.rules[2:], self.arrays, actions, *results, *self.own)
         return results
 
     def rollout(self, actions, drawn):
         """Several steps; drawn actions are written to ``actions``."""
         results = self._results(*actions.shape[:2])
         self.host.rollout(
-            self.params, *self.rules[2:], self.arrays, len(actions), drawn, actions, *results
+            self.params,
+            *self.rules[2:],
+            self.arrays,
+            len(actions),
+            drawn,
+            actions,
+            *results,
+            *self.own,
         )
         return *results, actions
 
     def reset(self, mask=None):
         obs = np.empty((len(self.arrays[0]), self.obs_size), np.float32)
-        self.host.reset(self.params, self.arrays, mask, obs)
+        self.host.reset(self.params, self.arrays, mask, obs, *self.own)
         return obs
 
 
@@ -65,3 +73,14 @@ def assert_same_bytes(actual, expected, what=""):
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
     assert actual.tobytes() == expected.tobytes(), what
+
+
+def assert_unchanged(env, before):
+    """The environment's snapshot is still ``before``."""
+    after = env.state_dict()
+    assert after.keys() == before.keys()
+    for name, value in after.items():
+        if name == "params":
+            assert value == before[name]
+        else:
+            assert_same_bytes(value, before[name], name)

@@ -106,7 +106,7 @@ def test_a_step_and_a_reset_pass_their_arguments_in_the_kernels_order(cupy):
     reset, step = launches(cupy)
     state = [tensor.data_ptr() for tensor in env._state]
     assert reset[:3] == ("env_reset", (2,), (128,))
-    assert list(reset[3][1:]) == [200, *state, 0, obs.data_ptr()]
+    assert list(reset[3][1:]) == [1, 500, 200, *state, 0, obs.data_ptr()]
     assert step[:3] == ("env_step", (2,), (128,))
     results = [0 if t is None else t.data_ptr() for t in out]
     assert list(step[3][1:]) == [1, 500, 200, *state, actions.data_ptr(), *results]
@@ -166,7 +166,7 @@ def test_a_device_without_an_index_is_the_current_one(monkeypatch, cupy):
 
 def test_kernel_names_and_parameters_match_the_source():
     source = SOURCE.read_text()
-    counts = {"env_step": 4 + 6 + 1 + 7, "env_reset": 2 + 6 + 2}
+    counts = {"env_step": 4 + 6 + 1 + 7, "env_reset": 4 + 6 + 2}
     counts |= dict.fromkeys(("env_rollout", "env_rollout_random"), 5 + 6 + 1 + 7)
     for kernel, arguments in counts.items():
         declaration = source.split(f"{kernel}(")[1].split(")")[0]

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from env_cases import ENV_ID, assert_same_bytes
+from env_cases import ENV_ID, assert_unchanged
 
 import rlox_gpu
 from rlox_gpu.envs.array import NumpyVectorEnv
@@ -75,8 +75,7 @@ def test_reset(case, face):
     before = env.state_dict()
     with pytest.raises(error, match=message):
         env.reset(**wrong)
-    for name, value in env.state_dict().items():
-        assert_same_bytes(np.asarray(value), np.asarray(before[name]), name)
+    assert_unchanged(env, before)
 
 
 def test_an_empty_mask_is_refused():
@@ -109,8 +108,7 @@ def test_actions_as_arrays(case):
     before = env.state_dict()
     with pytest.raises(error, match="actions"):
         env.step(actions)
-    for name, value in env.state_dict().items():
-        assert_same_bytes(np.asarray(value), np.asarray(before[name]), name)
+    assert_unchanged(env, before)
 
 
 TENSOR_ACTIONS = {
@@ -130,8 +128,7 @@ def test_actions_as_tensors(case):
     before = env.state_dict()
     with pytest.raises(error, match="actions"):
         env.step(actions)
-    for name, value in env.state_dict().items():
-        assert_same_bytes(np.asarray(value), np.asarray(before[name]), name)
+    assert_unchanged(env, before)
 
 
 def test_actions_of_step_into_are_not_copied():

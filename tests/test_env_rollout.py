@@ -4,7 +4,7 @@ actions and with actions drawn in place."""
 import numpy as np
 import pytest
 import torch
-from env_cases import MODES, HostEnv, assert_same_bytes
+from env_cases import MODES, HostEnv, assert_same_bytes, assert_unchanged
 from env_tasks import CASES
 from fake_device import run_on_fake_device
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
@@ -226,8 +226,7 @@ def test_unfit_storage_is_named_and_nothing_moves(face, name):
     out = env.make_rollout(3, actions=True)._replace(**{name: wrong})
     with pytest.raises((TypeError, ValueError), match=rf"out\.{name} must"):
         env.rollout_random(3, out=out)
-    for key, value in env.state_dict().items():
-        assert_same_bytes(np.asarray(value), np.asarray(before[key]), key)
+    assert_unchanged(env, before)
 
 
 @pytest.mark.parametrize("face", ["arrays", "tensors"])
@@ -257,8 +256,7 @@ def test_wrong_calls_are_named(face):
     for error, message, call in wrong:
         with pytest.raises(error, match=message):
             call()
-        for name, value in env.state_dict().items():
-            assert_same_bytes(np.asarray(value), np.asarray(before[name]), name)
+        assert_unchanged(env, before)
     env.close()
     with pytest.raises(ClosedEnvironmentError):
         env.rollout_random(3)

@@ -5,7 +5,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from env_cases import MODES, HostEnv, assert_same_bytes
+from env_cases import MODES, HostEnv, assert_same_bytes, assert_unchanged
 from env_tasks import CASES
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -321,8 +321,7 @@ def test_wrong_actions_are_named_and_move_nothing(case, face):
             actions = torch.from_numpy(actions)
         with pytest.raises(error, match=r"actions must"):
             env.step(actions)
-        for name, value in env.state_dict().items():
-            assert_same_bytes(np.asarray(value), np.asarray(before[name]), name)
+        assert_unchanged(env, before)
 
 
 def test_actions_of_other_dtypes_and_layouts_are_taken(case, rng):

@@ -19,7 +19,7 @@ def make_vec(
     *,
     device: Any = "cpu",
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-    max_episode_steps: int | None = None,
+    max_episode_steps: Any = None,
     **params: Any,
 ) -> VectorEnv[Any, Any, Any]:
     """Make many copies of a native environment.
@@ -37,10 +37,11 @@ def make_vec(
     autoreset_mode
         When an environment begins its next episode; see ``gymnasium.vector.AutoresetMode``.
     max_episode_steps
-        Steps after which an episode is truncated; None for the task's own limit, -1 for none.
+        Steps after which an episode is truncated, or one such number per environment; None for
+        the task's own limit, -1 for none.
     **params
-        The task's parameters by Gymnasium's names, and the keywords of the environment that
-        ``device`` selects.
+        The task's parameters by Gymnasium's names, each a number or an array of one per
+        environment ``(N,)``, and the keywords of the environment that ``device`` selects.
 
     Returns
     -------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,7 +62,8 @@ class NumpyVectorEnv(RolloutVectorEnv):
     autoreset_mode
         When an environment begins its next episode; see ``gymnasium.vector.AutoresetMode``.
     max_episode_steps
-        Steps after which an episode is truncated; None for the task's own limit, -1 for none.
+        Steps after which an episode is truncated, or one such number per environment; None for
+        the task's own limit, -1 for none.
     episode_statistics
         Whether ``infos["episode"]`` holds ``"r"`` (float32 ``(N,)``) and ``"l"`` (int32 ``(N,)``),
         with the mask ``infos["_episode"]``, at steps that end an episode. Gymnasium's
@@ -71,7 +73,8 @@ class NumpyVectorEnv(RolloutVectorEnv):
     render_envs
         Indices of the environments that ``render`` draws; None for all.
     **params
-        The task's parameters by Gymnasium's names, for example ``gravity=1.6``.
+        The task's parameters by Gymnasium's names, for example ``gravity=1.6``: a number, or
+        one per environment in a list or an array ``(N,)``.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class NumpyVectorEnv(RolloutVectorEnv):
         num_envs: int = 1,
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        max_episode_steps: int | None = None,
+        max_episode_steps: Any = None,
         episode_statistics: bool = True,
         render_mode: str | None = None,
         render_envs: Sequence[int] | None = None,
@@ -114,8 +117,8 @@ class NumpyVectorEnv(RolloutVectorEnv):
 
     def _set_bounds(self, low: float, high: float) -> None:
         self._bounds = (low, high)
-        rules = self._rules(low, high)
-        self._native = _rust.EnvBatch(*rules).bind(*self._arrays)
+        batch = _rust.EnvBatch(*self._rules(low, high))
+        self._native = batch.bind(*self._arrays, *(self._own_rules(low, high) or ()))
 
     def reset(
         self,
@@ -263,7 +266,14 @@ class NumpyVectorEnv(RolloutVectorEnv):
     def state_dict(self) -> dict[str, Any]:
         """Copy the whole state: what ``load_state_dict`` needs to go on exactly from here."""
         arrays = {name: array.copy() for name, array in self._arrays._asdict().items()}
-        return {**arrays, "reset_bounds": self._bounds, "ready": self._ready}
+        params = {name: np.copy(v) if np.ndim(v) else v for name, v in self.params.items()}
+        return {
+            **arrays,
+            "params": params,
+            "max_episode_steps": copy.copy(self.max_episode_steps),
+            "reset_bounds": self._bounds,
+            "ready": self._ready,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that ``state_dict`` gave.
@@ -274,7 +284,7 @@ class NumpyVectorEnv(RolloutVectorEnv):
             If ``state`` lacks an entry or comes from another task or number of environments.
         """
         self._check_open()
-        names = [*ArrayState._fields, "reset_bounds", "ready"]
+        names = [*ArrayState._fields, "params", "max_episode_steps", "reset_bounds", "ready"]
         missing = [name for name in names if name not in state]
         if missing:
             raise ValueError(f"state lacks {', '.join(missing)}")
@@ -285,6 +295,7 @@ class NumpyVectorEnv(RolloutVectorEnv):
                     f"state[{name!r}] must be {array.dtype} {array.shape}, "
                     f"got {value.dtype} {value.shape}"
                 )
+        self._load_rules(state)
         for name, array in self._arrays._asdict().items():
             array[...] = state[name]
         self._set_bounds(*state["reset_bounds"])

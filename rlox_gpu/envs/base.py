@@ -12,10 +12,17 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rlox_gpu.envs.parameters import (
+    OwnRules,
+    check_max_episode_steps,
+    envelope,
+    own_rules,
+    params_of,
+    resolve_params,
+)
 from rlox_gpu.envs.rendering import Renderer, check_render
-from rlox_gpu.envs.tasks import Task, find_task, resolve_params
+from rlox_gpu.envs.tasks import Task, find_task
 
-NO_LIMIT = 2**31 - 1
 MODE_INDEX = {
     AutoresetMode.NEXT_STEP: 0,
     AutoresetMode.SAME_STEP: 1,
@@ -58,7 +65,7 @@ class ResetRequest(NamedTuple):
     """
 
     mask: Any
-    bounds: tuple[float, float]
+    bounds: tuple[float, ...]
     seeds: tuple[np.ndarray, np.ndarray] | None
 
 
@@ -70,31 +77,37 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
         env_id: str,
         num_envs: int,
         autoreset_mode: AutoresetMode | str,
-        max_episode_steps: int | None,
+        max_episode_steps: Any,
         render_mode: str | None,
         render_envs: Sequence[int] | None,
         params: Mapping[str, Any],
     ) -> None:
         self.task, default_steps = find_task(env_id)
-        self.params = resolve_params(self.task, params)
         self.num_envs = check_num_envs(num_envs)
+        self.params = resolve_params(self.task, params, self.num_envs)
         self.autoreset_mode = check_autoreset_mode(autoreset_mode)
-        self.max_episode_steps = check_max_episode_steps(max_episode_steps, default_steps)
+        self.max_episode_steps = check_max_episode_steps(
+            max_episode_steps, default_steps, self.num_envs
+        )
         self.metadata = {
             "render_modes": ["rgb_array"],
             "render_fps": self.task.render_fps,
             "autoreset_mode": self.autoreset_mode,
         }
-        self.single_observation_space, self.single_action_space = self.task.spaces(self.params)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._obs_size = self.single_observation_space.shape[0]
+        self._set_spaces()
         self._action_shape = (self.num_envs, *(self.single_action_space.shape or ()))
         self.render_mode, self._render_envs = check_render(render_mode, render_envs, num_envs)
         self._renderer: Renderer | None = None
         # Actions of the last step, and which step of which episode it was, if to be drawn.
         self._last_step: tuple[Any, Any, Any] | None = None
         self._ready = False
+
+    def _set_spaces(self) -> None:
+        observations, actions = self.task.spaces(envelope(self.params))
+        self._obs_size = observations.shape[0]
+        self.single_observation_space, self.single_action_space = observations, actions
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
 
     def _reset_request(
         self, seed: Any, options: Mapping[str, Any] | None, as_mask: Callable[[Any], Any]
@@ -155,13 +168,16 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
         if not self._ready:
             raise ResetNeeded("call reset() before render(): there is nothing to draw")
         if self._renderer is None:
-            self._renderer = Renderer(self.task, self.params)
+            self._renderer = Renderer(self.task)
         states, *moment = self._states_to_draw()
-        return tuple(map(self._renderer.draw, states, self._actions_to_draw(*moment)))
+        params = (params_of(self.params, index) for index in self._render_envs)
+        actions = self._actions_to_draw(*moment)
+        return tuple(map(self._renderer.draw, states, actions, params))
 
     def limit_episodes(self, max_episode_steps: int) -> None:
         """Truncate episodes after at most so many steps; a lower limit stays."""
-        self.max_episode_steps = min(self.max_episode_steps, max_episode_steps)
+        limits = np.minimum(self.max_episode_steps, max_episode_steps)
+        self.max_episode_steps = limits if np.ndim(limits) else int(limits)
         self._renew_rules()
 
     @abstractmethod
@@ -169,12 +185,29 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
         """Take over the attributes that the rules are made of."""
 
     def _rules(self, low: float, high: float) -> Rules:
+        """Give the shared rules; where environments have their own, those of the first."""
         return Rules(
             task=self.task.name,
-            params=self.task.pack(self.params, low, high),
+            params=tuple(map(float, self.task.pack(params_of(self.params, 0), low, high))),
             autoreset_mode=MODE_INDEX[self.autoreset_mode],
-            max_episode_steps=self.max_episode_steps,
+            max_episode_steps=int(np.ravel(self.max_episode_steps)[0]),
         )
+
+    def _own_rules(self, low: float, high: float) -> OwnRules | None:
+        limits = self.max_episode_steps
+        return own_rules(self.task, self.params, limits, (low, high), self.num_envs)
+
+    def _load_rules(self, state: Mapping[str, Any]) -> None:
+        """Take over the parameters and the step limit of a snapshot."""
+        try:
+            params = resolve_params(self.task, state["params"], self.num_envs)
+        except TypeError as error:
+            raise ValueError(f"state['params'] is another task's: {error}") from None
+        limits = check_max_episode_steps(state["max_episode_steps"], 0, self.num_envs)
+        same = all(np.array_equal(value, self.params[name]) for name, value in params.items())
+        self.params, self.max_episode_steps = params, limits
+        if not same:
+            self._set_spaces()
 
     def _raise_not_ready(self) -> None:
         self._check_open()
@@ -212,21 +245,6 @@ def check_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
         ) from None
 
 
-def check_max_episode_steps(steps: Any, default: int) -> int:
-    """Check a step limit; None is the task's own and -1 none."""
-    if steps is None:
-        return default
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)):
-        raise TypeError(f"max_episode_steps must be an integer or None, got {steps!r}")
-    if steps == -1:
-        return NO_LIMIT
-    if not 1 <= steps <= NO_LIMIT:
-        raise ValueError(
-            f"max_episode_steps must be -1 (no limit) or between 1 and {NO_LIMIT}, got {steps}"
-        )
-    return int(steps)
-
-
 def check_options(options: Mapping[str, Any] | None, task: Task) -> dict[str, Any]:
     """Check the names in the options of a reset."""
     if options is None:
@@ -242,7 +260,7 @@ def check_options(options: Mapping[str, Any] | None, task: Task) -> dict[str, An
     return dict(options)
 
 
-def reset_bounds(options: Mapping[str, Any], task: Task) -> tuple[float, float]:
+def reset_bounds(options: Mapping[str, Any], task: Task) -> tuple[float, ...]:
     """Read the bounds of the initial state from the options of a reset."""
     bounds = []
     for name, default in task.reset_options.items():
@@ -258,7 +276,7 @@ def reset_bounds(options: Mapping[str, Any], task: Task) -> tuple[float, float]:
     low, high = bounds
     if "low" in task.reset_options and low > high:
         raise ValueError(f"options['low'] ({low}) must not be above options['high'] ({high})")
-    return low, high
+    return tuple(bounds)
 
 
 def random_seeds(num_envs: int) -> np.ndarray:

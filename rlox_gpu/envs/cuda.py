@@ -147,15 +147,19 @@ def runs_kernels(device: torch.device) -> bool:
 
 
 @functools.cache
-def compiled_module(task: str, device: torch.device) -> CompiledModule:
-    """Compile the kernels of a task for a device, once."""
-    options = (*OPTIONS, *task_options(task))
+def compiled_module(task: str, device: torch.device, of_each: bool = False) -> CompiledModule:
+    """Compile the kernels of a task for a device, once.
+
+    ``of_each`` asks for kernels that take constants and step limits of each environment.
+    """
+    options = (*OPTIONS, *task_options(task, of_each))
     return (_compile or CupyModule)(SOURCE, options)
 
 
-def task_options(task: str) -> tuple[str, ...]:
-    """Give the compiler options that select a task."""
-    return (f"-DRLOX_TASK={task}", f'-DRLOX_TASK_HEADER="{task.lower()}.cuh"')
+def task_options(task: str, of_each: bool = False) -> tuple[str, ...]:
+    """Give the compiler options that select a task, and rules of each environment's own."""
+    options = (f"-DRLOX_TASK={task}", f'-DRLOX_TASK_HEADER="{task.lower()}.cuh"')
+    return (*options, "-DRLOX_RULES_OF_EACH") if of_each else options
 
 
 def grid_size(num_envs: int) -> int:

@@ -9,6 +9,7 @@ not (fake tensors, subclasses, compilation).
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from rlox_gpu import _rust
 from rlox_gpu._dispatch import is_plain_call, register, same_device
 from rlox_gpu.envs import cuda
 from rlox_gpu.envs.base import Rules
+from rlox_gpu.envs.parameters import OwnRules
 
 
 class EnvState(NamedTuple):
@@ -78,8 +80,16 @@ class StepBuffers(NamedTuple):
     episode_length: Tensor | None = None
 
 
-def step(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) -> None:
+def step(
+    rules: Rules,
+    state: EnvState,
+    actions: Tensor,
+    out: StepBuffers,
+    own: OwnRules | None = None,
+) -> None:
     """Step every environment; all tensors are on one device, contiguous and of the right types.
+
+    ``own`` holds constants and step limits of each environment, in place of those in ``rules``.
 
     Raises
     ------
@@ -87,12 +97,18 @@ def step(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) -> No
         On the CPU, if an action is out of range; no environment has then moved.
     """
     if is_plain_call(actions, *out):
-        _launch_step(rules, state, actions, out)
+        _launch_step(rules, state, actions, out, own)
     else:
-        _env_step(*rules, *state, actions, *out)
+        _env_step(*rules, *state, actions, *out, *(own or ()))
 
 
-def rollout(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) -> None:
+def rollout(
+    rules: Rules,
+    state: EnvState,
+    actions: Tensor,
+    out: StepBuffers,
+    own: OwnRules | None = None,
+) -> None:
     """Take a step for each row of ``actions``; all results have a row per step.
 
     Raises
@@ -101,39 +117,52 @@ def rollout(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) ->
         On the CPU, if an action is out of range; no environment has then moved.
     """
     if is_plain_call(actions, *out):
-        _launch_rollout(rules, state, len(actions), actions, False, out)
+        _launch_rollout(rules, state, len(actions), actions, False, out, own)
     else:
-        _env_rollout(*rules, *state, actions, *out)
+        _env_rollout(*rules, *state, actions, *out, *(own or ()))
 
 
 def rollout_random(
-    rules: Rules, state: EnvState, num_steps: int, actions: Tensor | None, out: StepBuffers
+    rules: Rules,
+    state: EnvState,
+    num_steps: int,
+    actions: Tensor | None,
+    out: StepBuffers,
+    own: OwnRules | None = None,
 ) -> None:
     """Take ``num_steps`` random steps; the actions are written to ``actions`` if it is not None."""
     if is_plain_call(actions, *out):
-        _launch_rollout(rules, state, num_steps, actions, True, out)
+        _launch_rollout(rules, state, num_steps, actions, True, out, own)
     else:
-        _env_rollout_random(*rules, *state, num_steps, actions, *out)
+        _env_rollout_random(*rules, *state, num_steps, actions, *out, *(own or ()))
 
 
-def reset(rules: Rules, state: EnvState, mask: Tensor | None, obs: Tensor) -> None:
+def reset(
+    rules: Rules,
+    state: EnvState,
+    mask: Tensor | None,
+    obs: Tensor,
+    own: OwnRules | None = None,
+) -> None:
     """Begin new episodes, everywhere or where ``mask`` is set, and copy all observations."""
     if is_plain_call(mask, obs):
-        _launch_reset(rules, state, mask, obs)
+        _launch_reset(rules, state, mask, obs, own)
     else:
-        _env_reset(*rules, *state, mask, obs)
+        _env_reset(*rules, *state, mask, obs, *(own or ()))
 
 
-def _launch_step(rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers) -> None:
+def _launch_step(
+    rules: Rules, state: EnvState, actions: Tensor, out: StepBuffers, own: OwnRules | None
+) -> None:
     num_envs = actions.shape[0]
     if cuda.runs_kernels(actions.device):
         _check_aligned("out.obs", out.obs)
         _check_aligned("out.final_obs", out.final_obs)
         arguments = (*_kernel_rules(rules), num_envs, *state, actions, *out)
-        _launch(rules, "env_step", num_envs, arguments, actions.device)
+        _launch(rules, own, "env_step", num_envs, arguments, actions.device)
         return
     _native(rules).step(
-        num_envs, [t.data_ptr() for t in state], actions.data_ptr(), [_address(t) for t in out]
+        num_envs, _addresses(state, own), actions.data_ptr(), [_address(t) for t in out]
     )
 
 
@@ -144,6 +173,7 @@ def _launch_rollout(
     actions: Tensor | None,
     drawn: bool,
     out: StepBuffers,
+    own: OwnRules | None,
 ) -> None:
     num_envs, device = len(state.elapsed), out.obs.device
     if cuda.runs_kernels(device):
@@ -151,35 +181,39 @@ def _launch_rollout(
         _check_aligned("out.final_obs", out.final_obs)
         numbers = (*_kernel_rules(rules), num_envs, num_steps)
         kernel = "env_rollout_random" if drawn else "env_rollout"
-        _launch(rules, kernel, num_envs, (*numbers, *state, actions, *out), device)
+        _launch(rules, own, kernel, num_envs, (*numbers, *state, actions, *out), device)
         return
     _native(rules).rollout(
         num_envs,
         num_steps,
-        [t.data_ptr() for t in state],
+        _addresses(state, own),
         _address(actions),
         drawn,
         [_address(t) for t in out],
     )
 
 
-def _launch_reset(rules: Rules, state: EnvState, mask: Tensor | None, obs: Tensor) -> None:
+def _launch_reset(
+    rules: Rules, state: EnvState, mask: Tensor | None, obs: Tensor, own: OwnRules | None
+) -> None:
     num_envs = obs.shape[0]
     if cuda.runs_kernels(obs.device):
-        params, _, _ = _kernel_rules(rules)
-        _launch(rules, "env_reset", num_envs, (params, num_envs, *state, mask, obs), obs.device)
+        arguments = (*_kernel_rules(rules), num_envs, *state, mask, obs)
+        _launch(rules, own, "env_reset", num_envs, arguments, obs.device)
         return
-    _native(rules).reset(num_envs, [t.data_ptr() for t in state], _address(mask), obs.data_ptr())
+    _native(rules).reset(num_envs, _addresses(state, own), _address(mask), obs.data_ptr())
 
 
 def _launch(
     rules: Rules,
+    own: OwnRules | None,
     kernel: str,
     num_envs: int,
     arguments: tuple[cuda.Argument, ...],
     device: torch.device,
 ) -> None:
-    module = cuda.compiled_module(rules.task, device)
+    module = cuda.compiled_module(rules.task, device, own is not None)
+    arguments = (*arguments, *(own or ()))
     module.launch(kernel, cuda.grid_size(num_envs), cuda.BLOCK, arguments, device)
 
 
@@ -197,6 +231,10 @@ def _check_aligned(name: str, tensor: Tensor | None) -> None:
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def _addresses(state: EnvState, own: OwnRules | None) -> list[int]:
+    return [*(t.data_ptr() for t in state), *map(_address, own or (None, None))]
 
 
 @functools.lru_cache(maxsize=256)
@@ -220,52 +258,40 @@ _OUT = (
     "Tensor(f!) obs, Tensor(g!) rewards, Tensor(h!) terminated, Tensor(i!) truncated, "
     "Tensor(j!)? final_obs, Tensor(k!)? final_return, Tensor(l!)? final_length"
 )
+_OWN = "Tensor? own_params=None, Tensor? own_limits=None"
 
 
-def _step_body(
-    task: str,
-    params: list[float],
-    autoreset_mode: int,
-    max_episode_steps: int,
-    *tensors: Tensor,
-) -> None:
+def _step_body(*arguments: Any) -> None:
+    rules, state, (actions, *rest) = _split(arguments)
+    _launch_step(rules, state, actions, StepBuffers(*rest[:7]), _own(rest[7:]))
+
+
+def _rollout_body(*arguments: Any) -> None:
+    rules, state, (actions, *rest) = _split(arguments)
+    out, own = StepBuffers(*rest[:7]), _own(rest[7:])
+    _launch_rollout(rules, state, len(actions), actions, False, out, own)
+
+
+def _rollout_random_body(*arguments: Any) -> None:
+    rules, state, (num_steps, actions, *rest) = _split(arguments)
+    out, own = StepBuffers(*rest[:7]), _own(rest[7:])
+    _launch_rollout(rules, state, num_steps, actions, True, out, own)
+
+
+def _reset_body(*arguments: Any) -> None:
+    rules, state, (mask, obs, *own) = _split(arguments)
+    _launch_reset(rules, state, mask, obs, _own(own))
+
+
+def _split(arguments: Sequence[Any]) -> tuple[Rules, EnvState, Sequence[Any]]:
+    task, params, autoreset_mode, max_episode_steps, *tensors = arguments
     rules = Rules(task, tuple(params), autoreset_mode, max_episode_steps)
-    _launch_step(rules, EnvState(*tensors[:6]), tensors[6], StepBuffers(*tensors[7:]))
+    return rules, EnvState(*tensors[:6]), tensors[6:]
 
 
-def _rollout_body(
-    task: str,
-    params: list[float],
-    autoreset_mode: int,
-    max_episode_steps: int,
-    *tensors: Tensor,
-) -> None:
-    rules = Rules(task, tuple(params), autoreset_mode, max_episode_steps)
-    state, actions, out = EnvState(*tensors[:6]), tensors[6], StepBuffers(*tensors[7:])
-    _launch_rollout(rules, state, len(actions), actions, False, out)
-
-
-def _rollout_random_body(
-    task: str,
-    params: list[float],
-    autoreset_mode: int,
-    max_episode_steps: int,
-    *arguments: Any,
-) -> None:
-    rules = Rules(task, tuple(params), autoreset_mode, max_episode_steps)
-    state, (num_steps, actions) = EnvState(*arguments[:6]), arguments[6:8]
-    _launch_rollout(rules, state, num_steps, actions, True, StepBuffers(*arguments[8:]))
-
-
-def _reset_body(
-    task: str,
-    params: list[float],
-    autoreset_mode: int,
-    max_episode_steps: int,
-    *tensors: Tensor,
-) -> None:
-    rules = Rules(task, tuple(params), autoreset_mode, max_episode_steps)
-    _launch_reset(rules, EnvState(*tensors[:6]), tensors[6], tensors[7])
+def _own(tensors: Sequence[Tensor | None]) -> OwnRules | None:
+    params, limits = tensors or (None, None)
+    return None if params is None else OwnRules(params, limits)
 
 
 def _fake(
@@ -279,25 +305,26 @@ def _fake(
 
 
 _env_step = register(
-    f"env_step({_RULES}, {_STATE}, Tensor actions, {_OUT}) -> ()",
+    f"env_step({_RULES}, {_STATE}, Tensor actions, {_OUT}, {_OWN}) -> ()",
     cpu=_step_body,
     cuda=_step_body,
     fake=_fake,
 )
 _env_rollout = register(
-    f"env_rollout({_RULES}, {_STATE}, Tensor actions, {_OUT}) -> ()",
+    f"env_rollout({_RULES}, {_STATE}, Tensor actions, {_OUT}, {_OWN}) -> ()",
     cpu=_rollout_body,
     cuda=_rollout_body,
     fake=_fake,
 )
 _env_rollout_random = register(
-    f"env_rollout_random({_RULES}, {_STATE}, SymInt num_steps, Tensor(m!)? actions, {_OUT}) -> ()",
+    f"env_rollout_random({_RULES}, {_STATE}, SymInt num_steps, Tensor(m!)? actions, {_OUT}, {_OWN})"
+    " -> ()",
     cpu=_rollout_random_body,
     cuda=_rollout_random_body,
     fake=_fake,
 )
 _env_reset = register(
-    f"env_reset({_RULES}, {_STATE}, Tensor? mask, Tensor(f!) obs) -> ()",
+    f"env_reset({_RULES}, {_STATE}, Tensor? mask, Tensor(f!) obs, {_OWN}) -> ()",
     cpu=_reset_body,
     cuda=_reset_body,
     fake=_fake,

@@ -19,8 +19,6 @@ class Renderer:
     ----------
     task
         The task whose states are drawn.
-    params
-        The task's parameters; the picture follows lengths and limits.
 
     Raises
     ------
@@ -28,18 +26,18 @@ class Renderer:
         On the first picture, if pygame is missing.
     """
 
-    def __init__(self, task: Task, params: Mapping[str, Any]) -> None:
+    def __init__(self, task: Task) -> None:
         module, name = task.renderer.split(":")
         self._env = getattr(importlib.import_module(module), name)(render_mode="rgb_array")
-        for key, value in params.items():
-            if hasattr(self._env, key):
-                setattr(self._env, key, value)
         # What a picture needs beside the state, such as "no torque yet", comes with a reset.
         self._env.reset(seed=0)
         self._draws_torque = hasattr(self._env, "last_u")
 
     def draw(
-        self, state: npt.NDArray[np.float32], action: npt.NDArray[Any] | None
+        self,
+        state: npt.NDArray[np.float32],
+        action: npt.NDArray[Any] | None,
+        params: Mapping[str, Any],
     ) -> npt.NDArray[np.uint8]:
         """Draw one state and, where Gymnasium does, the action that led to it.
 
@@ -49,12 +47,17 @@ class Renderer:
             float32 ``(state_size,)``.
         action
             None where the episode has just begun.
+        params
+            The environment's parameters; the picture follows lengths and limits.
 
         Returns
         -------
         numpy.ndarray
             uint8 ``(height, width, 3)``.
         """
+        for key, value in params.items():
+            if hasattr(self._env, key):
+                setattr(self._env, key, value)
         self._env.state = np.asarray(state, dtype=np.float64)
         if self._draws_torque:
             limit = self._env.max_torque

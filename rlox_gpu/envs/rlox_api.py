@@ -20,9 +20,9 @@ def _arguments(env_id: str, seed: int | None) -> tuple[tuple[float, ...], int, i
         raise ValueError(
             f"env_id: expected CartPole, got {env_id!r}, which make_vec or GymVecEnv run"
         )
-    params = task.pack(task.defaults, *task.reset_options.values())
+    packed = task.pack(task.defaults, *task.reset_options.values())
     number = secrets.randbits(63) if seed is None else check_seed(seed, "seed")
-    return params, max_episode_steps, number
+    return tuple(map(float, packed)), max_episode_steps, number
 
 
 class CartPole(_rust.CartPoleEnv):

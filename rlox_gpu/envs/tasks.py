@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+Packed = tuple[Any, ...]
+
 
 @dataclass(frozen=True)
 class Task:
@@ -32,13 +34,13 @@ class Task:
         Names of the parameters that must be positive.
     pack
         Turns parameters and the bounds of the initial state into the numbers the kernels take,
-        in their order.
+        in their order. Parameters are numbers, or arrays of a number per environment.
     reset_options
         The two options of a reset that bound the initial state, and their defaults: ``"low"`` and
         ``"high"``, or two numbers that bound it on both sides of 0.
     spaces
-        Builds the observation and action space of one environment: a box of one dimension, and
-        actions from 0 or a box of one number.
+        Builds the observation and action space of one environment from parameters that are
+        numbers: a box of one dimension, and actions from 0 or a box of one number.
     renderer
         Import path of the Gymnasium environment that draws the state.
     render_fps
@@ -49,14 +51,14 @@ class Task:
     state_size: int
     defaults: Mapping[str, float | bool]
     positive: frozenset[str]
-    pack: Callable[[Mapping[str, Any], float, float], tuple[float, ...]]
+    pack: Callable[[Mapping[str, Any], float, float], Packed]
     reset_options: Mapping[str, float]
     spaces: Callable[[Mapping[str, Any]], tuple[spaces.Box, spaces.Discrete | spaces.Box]]
     renderer: str
     render_fps: int
 
 
-def _pack_cartpole(params: Mapping[str, Any], low: float, high: float) -> tuple[float, ...]:
+def _pack_cartpole(params: Mapping[str, Any], low: float, high: float) -> Packed:
     penalty_only = params["sutton_barto_reward"]
     return (
         params["gravity"],
@@ -68,8 +70,8 @@ def _pack_cartpole(params: Mapping[str, Any], low: float, high: float) -> tuple[
         params["tau"],
         params["theta_threshold_radians"],
         params["x_threshold"],
-        0.0 if penalty_only else 1.0,
-        -1.0 if penalty_only else 1.0,
+        np.where(penalty_only, 0.0, 1.0),
+        np.where(penalty_only, -1.0, 1.0),
         low,
         high,
     )
@@ -109,14 +111,14 @@ CARTPOLE = Task(
 )
 
 
-def _pack_pendulum(params: Mapping[str, Any], x_init: float, y_init: float) -> tuple[float, ...]:
+def _pack_pendulum(params: Mapping[str, Any], x_init: float, y_init: float) -> Packed:
     g, m, length = params["g"], params["m"], params["l"]
     return (
         params["max_speed"],
         params["max_torque"],
         params["dt"],
         3 * g / (2 * length),
-        3.0 / (m * length**2),
+        3.0 / (m * (length * length)),
         x_init,
         y_init,
     )
@@ -141,7 +143,7 @@ PENDULUM = Task(
 )
 
 
-def _pack_in_order(params: Mapping[str, Any], low: float, high: float) -> tuple[float, ...]:
+def _pack_in_order(params: Mapping[str, Any], low: float, high: float) -> Packed:
     """Take the parameters as they are, in the order of the task's defaults."""
     return (*params.values(), low, high)
 
@@ -260,39 +262,3 @@ def find_task(env_id: str) -> tuple[Task, int]:
             f"id {env_id!r} is not a native environment (native: {', '.join(TASKS)}); "
             f"rlox_gpu.GymVecEnv({env_id!r}, ...) runs any Gymnasium environment"
         ) from None
-
-
-def resolve_params(task: Task, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete a task's parameters from its defaults.
-
-    Raises
-    ------
-    TypeError
-        If a name is unknown to the task or a value is not a number.
-    ValueError
-        If a number is NaN, or one that must be positive is not.
-    """
-    unknown = sorted(set(overrides) - set(task.defaults))
-    if unknown:
-        raise TypeError(
-            f"unknown parameter {unknown[0]!r}; {task.name} has {', '.join(task.defaults)}"
-        )
-    params = dict(task.defaults)
-    for name, value in overrides.items():
-        params[name] = _check_param(name, value, task)
-    return params
-
-
-def _check_param(name: str, value: Any, task: Task) -> float | bool:
-    if isinstance(task.defaults[name], bool):
-        if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{name} must be a bool, got {value!r}")
-        return bool(value)
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    number = float(value)
-    positive = name in task.positive
-    if math.isnan(number) or (positive and number <= 0):
-        kind = "positive" if positive else "a number other than NaN"
-        raise ValueError(f"{name} must be {kind}, got {value!r}")
-    return number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from rlox_gpu.envs import cuda, kernels
 from rlox_gpu.envs.base import random_seeds
 from rlox_gpu.envs.kernels import EnvState, StepBuffers
+from rlox_gpu.envs.parameters import OwnRules
 from rlox_gpu.envs.rollouts import Rollout, RolloutVectorEnv
 
 __all__ = ["EnvState", "Rollout", "StepBuffers", "TensorVectorEnv"]
@@ -40,13 +41,15 @@ class TensorVectorEnv(RolloutVectorEnv):
     autoreset_mode
         When an environment begins its next episode; see ``gymnasium.vector.AutoresetMode``.
     max_episode_steps
-        Steps after which an episode is truncated; None for the task's own limit, -1 for none.
+        Steps after which an episode is truncated, or one such number per environment; None for
+        the task's own limit, -1 for none.
     render_mode
         None or ``"rgb_array"``.
     render_envs
         Indices of the environments that ``render`` draws; None for all.
     **params
-        The task's parameters by Gymnasium's names, for example ``gravity=1.6``.
+        The task's parameters by Gymnasium's names, for example ``gravity=1.6``: a number, or
+        one per environment in a list, an array or a tensor ``(N,)``.
 
     Raises
     ------
@@ -61,7 +64,7 @@ class TensorVectorEnv(RolloutVectorEnv):
         *,
         device: torch.device | str = "cuda",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        max_episode_steps: int | None = None,
+        max_episode_steps: Any = None,
         render_mode: str | None = None,
         render_envs: Sequence[int] | None = None,
         **params: Any,
@@ -77,16 +80,17 @@ class TensorVectorEnv(RolloutVectorEnv):
         )
         self.device = check_device(device)
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
-        low, high = self.task.reset_options.values()
-        self._bounds = (low, high)
+        self._bounds: tuple[float, ...] = tuple(self.task.reset_options.values())
         self._action_dtype = _TENSOR_DTYPES[self.action_space.dtype]
-        self._batch_rules = self._rules(*self._bounds)
         self._state = self._new_state()
         # With its index, which "cuda" alone does not say.
         self.device = self._state.state.device
+        self._renew_rules()
 
     def _renew_rules(self) -> None:
         self._batch_rules = self._rules(*self._bounds)
+        own = self._own_rules(*self._bounds)
+        self._own = own and OwnRules(*(torch.from_numpy(a).to(self.device) for a in own))
 
     def _new_state(self) -> EnvState:
         n, device = self.num_envs, self.device
@@ -151,9 +155,11 @@ class TensorVectorEnv(RolloutVectorEnv):
         mask, bounds, seeds = self._reset_request(seed, options, self._as_mask)
         if seeds is not None:
             self._seed(*seeds, mask)
-        self._bounds, self._batch_rules = bounds, self._rules(*bounds)
+        if bounds != self._bounds:
+            self._bounds = bounds
+            self._renew_rules()
         obs = torch.empty((self.num_envs, self._obs_size), device=self.device)
-        kernels.reset(self._batch_rules, self._state, mask, obs)
+        kernels.reset(self._batch_rules, self._state, mask, obs, self._own)
         self._ready = True
         return obs, {}
 
@@ -258,7 +264,7 @@ class TensorVectorEnv(RolloutVectorEnv):
             self._check("out.episode_return", out.episode_return, torch.float32, (n,))
         if out.episode_length is not None:
             self._check("out.episode_length", out.episode_length, torch.int32, (n,))
-        kernels.step(self._batch_rules, self._state, actions, out)
+        kernels.step(self._batch_rules, self._state, actions, out, self._own)
         if self.render_mode is not None:
             self._remember_step(actions, self._state.episode, self._state.elapsed)
 
@@ -287,8 +293,7 @@ class TensorVectorEnv(RolloutVectorEnv):
         actions = self._converted(actions)
         shape = (*getattr(actions, "shape", ())[:1], *self._action_shape)
         self._check("actions", actions, self._action_dtype, shape)
-        taken: Tensor = actions
-        return taken
+        return cast(Tensor, actions)
 
     def _allocate(self, dtype: np.dtype[Any], shape: tuple[int, ...], zeros: bool) -> Tensor:
         allocate = torch.zeros if zeros else torch.empty
@@ -300,22 +305,23 @@ class TensorVectorEnv(RolloutVectorEnv):
         self._check(name, value, _TENSOR_DTYPES[dtype], shape)
 
     def _roll(self, num_steps: int, actions: Any, drawn: bool, out: Rollout) -> None:
+        rules, state, own = self._batch_rules, self._state, self._own
         results = StepBuffers(*out[:7])
         if drawn:
-            kernels.rollout_random(self._batch_rules, self._state, num_steps, actions, results)
+            kernels.rollout_random(rules, state, num_steps, actions, results, own)
         else:
-            kernels.rollout(self._batch_rules, self._state, actions, results)
+            kernels.rollout(rules, state, actions, results, own)
 
     def state_dict(self) -> dict[str, Any]:
-        """Copy the whole state: what ``load_state_dict`` needs to go on exactly from here.
-
-        Returns
-        -------
-        dict
-            Tensors by the names of ``EnvState``, ``"reset_bounds"`` (two numbers) and ``"ready"``.
-        """
+        """Copy the whole state: what ``load_state_dict`` needs to go on exactly from here."""
         tensors = {name: tensor.clone() for name, tensor in self._state._asdict().items()}
-        return {**tensors, "reset_bounds": self._bounds, "ready": self._ready}
+        return {
+            **tensors,
+            "params": {name: _as_saved(value) for name, value in self.params.items()},
+            "max_episode_steps": _as_saved(self.max_episode_steps),
+            "reset_bounds": self._bounds,
+            "ready": self._ready,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that ``state_dict`` gave, on this or another device.
@@ -326,7 +332,8 @@ class TensorVectorEnv(RolloutVectorEnv):
             If ``state`` lacks an entry or comes from another task or number of environments.
         """
         self._check_open()
-        missing = [n for n in (*EnvState._fields, "reset_bounds", "ready") if n not in state]
+        names = (*EnvState._fields, "params", "max_episode_steps", "reset_bounds", "ready")
+        missing = [name for name in names if name not in state]
         if missing:
             raise ValueError(f"state lacks {', '.join(missing)}")
         for name, tensor in self._state._asdict().items():
@@ -336,11 +343,11 @@ class TensorVectorEnv(RolloutVectorEnv):
                     f"state[{name!r}] must be {tensor.dtype} {tuple(tensor.shape)}, "
                     f"got {value.dtype} {tuple(value.shape)}"
                 )
+        self._load_rules(state)
         for name, tensor in self._state._asdict().items():
             tensor.copy_(state[name])
-        low, high = state["reset_bounds"]
-        self._bounds = (float(low), float(high))
-        self._batch_rules = self._rules(*self._bounds)
+        self._bounds = tuple(map(float, state["reset_bounds"]))
+        self._renew_rules()
         self._ready = bool(state["ready"])
 
     def _states_to_draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -359,6 +366,10 @@ _TENSOR_DTYPES = {
 }
 # What `step` turns into a task's own type of action.
 _CONVERTED = {torch.int64: _INTEGERS, torch.float32: (*_FLOATS, *_INTEGERS)}
+
+
+def _as_saved(value: Any) -> Any:
+    return torch.from_numpy(value.copy()) if np.ndim(value) else value
 
 
 def _as_int64(seeds: np.ndarray, device: torch.device) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 
 from rlox_gpu._checks import integer
-from rlox_gpu.envs.base import NativeVectorEnv, check_max_episode_steps
+from rlox_gpu.envs.base import NativeVectorEnv
+from rlox_gpu.envs.parameters import check_max_episode_steps
 from rlox_gpu.envs.wrappers.base import StatefulWrapper, Step, copied
 
 

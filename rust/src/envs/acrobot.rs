@@ -25,28 +25,26 @@ task! {
     }
 }
 
-const G: f32 = 9.8;
-
-impl Acrobot {
+impl<L: Lanes> Acrobot<L> {
     /// The derivative of the state. Gymnasium's cosine of an angle less a quarter turn is its
     /// sine here.
     #[inline(always)]
-    fn dsdt<L: Lanes>(&self, [theta1, theta2, dtheta1, dtheta2]: [L; 4], torque: L) -> [L; 4] {
+    fn dsdt(&self, [theta1, theta2, dtheta1, dtheta2]: [L; 4], torque: L) -> [L; 4] {
         let (m1, m2, l1) = (self.link_mass_1, self.link_mass_2, self.link_length_1);
         let (lc1, lc2, moi) = (self.link_com_pos_1, self.link_com_pos_2, self.link_moi);
-        let coupling = L::splat(m2 * l1 * lc2);
+        let [g, two] = [9.8, 2.0].map(L::splat);
+        let coupling = m2 * l1 * lc2;
         let [sin2, cos2] = theta2.sin_cos();
         let [sin1, _] = theta1.sin_cos();
         let [sin12, _] = (theta1 + theta2).sin_cos();
 
-        let d1 = L::splat(m1 * lc1 * lc1 + m2 * (l1 * l1 + lc2 * lc2) + moi + moi)
-            + L::splat(2.0) * coupling * cos2;
-        let d2 = L::splat(m2 * lc2 * lc2 + moi) + coupling * cos2;
-        let phi2 = L::splat(m2 * lc2 * G) * sin12;
-        let phi1 = L::splat((m1 * lc1 + m2 * l1) * G) * sin1 + phi2
-            - coupling * sin2 * (dtheta2 * dtheta2 + L::splat(2.0) * dtheta2 * dtheta1);
+        let d1 = (m1 * lc1 * lc1 + m2 * (l1 * l1 + lc2 * lc2) + moi + moi) + two * coupling * cos2;
+        let d2 = (m2 * lc2 * lc2 + moi) + coupling * cos2;
+        let phi2 = (m2 * lc2 * g) * sin12;
+        let phi1 = ((m1 * lc1 + m2 * l1) * g) * sin1 + phi2
+            - coupling * sin2 * (dtheta2 * dtheta2 + two * dtheta2 * dtheta1);
         let ddtheta2 = (torque + d2 / d1 * phi1 - coupling * (dtheta1 * dtheta1) * sin2 - phi2)
-            / (L::splat(m2 * lc2 * lc2 + moi) - d2 * d2 / d1);
+            / ((m2 * lc2 * lc2 + moi) - d2 * d2 / d1);
         let ddtheta1 = L::splat(0.0) - (d2 * ddtheta2 + phi1) / d1;
         [dtheta1, dtheta2, ddtheta1, ddtheta2]
     }
@@ -68,18 +66,23 @@ impl Task for Acrobot {
 
     /// One step of the classic Runge-Kutta method.
     #[inline(always)]
-    fn step<L: Lanes>(&self, state: [L; 4], action: L) -> ([L; 4], L, L::Mask) {
-        let [dt, half] = [self.dt, self.dt / 2.0].map(L::splat);
-        let [max_vel_1, max_vel_2] = [self.max_vel_1, self.max_vel_2].map(L::splat);
-        let [zero, one, two] = [0.0, 1.0, 2.0].map(L::splat);
+    fn step<L: Lanes>(params: &Acrobot<L>, state: [L; 4], action: L) -> ([L; 4], L, L::Mask) {
+        let &Acrobot {
+            dt,
+            max_vel_1,
+            max_vel_2,
+            ..
+        } = params;
+        let [zero, one, two, six] = [0.0, 1.0, 2.0, 6.0].map(L::splat);
+        let half = dt / two;
 
         let torque = action - one;
-        let k1 = self.dsdt(state, torque);
-        let k2 = self.dsdt(ahead(state, half, k1), torque);
-        let k3 = self.dsdt(ahead(state, half, k2), torque);
-        let k4 = self.dsdt(ahead(state, dt, k3), torque);
+        let k1 = params.dsdt(state, torque);
+        let k2 = params.dsdt(ahead(state, half, k1), torque);
+        let k3 = params.dsdt(ahead(state, half, k2), torque);
+        let k4 = params.dsdt(ahead(state, dt, k3), torque);
         let slope = std::array::from_fn(|i| k1[i] + two * k2[i] + two * k3[i] + k4[i]);
-        let [theta1, theta2, dtheta1, dtheta2] = ahead(state, L::splat(self.dt / 6.0), slope);
+        let [theta1, theta2, dtheta1, dtheta2] = ahead(state, dt / six, slope);
 
         let theta1 = angle_normalize(theta1);
         let theta2 = angle_normalize(theta2);
@@ -94,7 +97,7 @@ impl Task for Acrobot {
     }
 
     #[inline(always)]
-    fn observe<L: Lanes>(&self, [theta1, theta2, dtheta1, dtheta2]: [L; 4]) -> [L; 6] {
+    fn observe<L: Lanes>([theta1, theta2, dtheta1, dtheta2]: [L; 4]) -> [L; 6] {
         let [sin1, cos1] = theta1.sin_cos();
         let [sin2, cos2] = theta2.sin_cos();
         [cos1, sin1, cos2, sin2, dtheta1, dtheta2]

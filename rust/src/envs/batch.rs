@@ -5,6 +5,7 @@
 use super::chunk::GROUP;
 use super::lanes::Row;
 use super::rollout::{self, Actions};
+use super::rules::Columns;
 use super::step;
 use super::task::{Action, ActionOf, Task};
 use crate::philox::{philox_lanes, stream};
@@ -45,6 +46,8 @@ pub struct State<'a, S> {
     pub ended: &'a mut [u8],
     /// Rewards since the episode began.
     pub episode_return: &'a mut [f32],
+    /// Constants and step limits of each environment, instead of the batch's.
+    pub columns: Option<Columns<'a>>,
 }
 
 /// The results of a step. All slices have the length of the state; flags are 0 or 1.
@@ -108,11 +111,18 @@ impl<T: Task> Batch<T> {
         if let Some(&last) = chosen.last() {
             chosen.resize(chosen.len().next_multiple_of(GROUP), last);
         }
+        let columns = state.columns;
         for group in chosen.as_chunks().0 {
-            state.begin_episodes(&self.task, 0, group);
+            match columns {
+                None => state.begin_episodes(|_, words| self.task.initial(words), 0, group),
+                Some(columns) => {
+                    let initial = |i, words| columns.task_of::<T>(i).initial(words);
+                    state.begin_episodes(initial, 0, group)
+                }
+            };
         }
         for (obs, &state) in obs.iter_mut().zip(&*state.state) {
-            *obs = self.task.observe::<f32>(state);
+            *obs = T::observe::<f32>(state);
         }
     }
 }
@@ -143,6 +153,7 @@ impl<'a, S: Row> State<'a, S> {
             seed,
             ended,
             episode_return,
+            columns: self.columns,
         };
         let rest = State {
             state: state_rest,
@@ -151,6 +162,7 @@ impl<'a, S: Row> State<'a, S> {
             seed: seed_rest,
             ended: ended_rest,
             episode_return: episode_return_rest,
+            columns: self.columns.map(|columns| columns.skip(middle)),
         };
         (head, rest)
     }
@@ -164,15 +176,16 @@ impl<'a, S: Row> State<'a, S> {
             seed: &self.seed[start..end],
             ended: &mut self.ended[start..end],
             episode_return: &mut self.episode_return[start..end],
+            columns: self.columns.map(|columns| columns.skip(start)),
         }
     }
 
     /// Begins new episodes in the environments of `indices`, which may repeat; gives their initial
     /// states.
     #[inline(always)]
-    pub(super) fn begin_episodes<T: Task<State = S>>(
+    pub(super) fn begin_episodes(
         &mut self,
-        task: &T,
+        initial_state: impl Fn(usize, [u32; 4]) -> S,
         first: u64,
         indices: &[u32; GROUP],
     ) -> [S; GROUP] {
@@ -198,7 +211,8 @@ impl<'a, S: Row> State<'a, S> {
         let [w0, w1, w2, w3] = philox_lanes(&seed, &index, &episode, stream::ENV_RESET);
         let mut initial = [S::ZERO; GROUP];
         for lane in 0..GROUP {
-            initial[lane] = task.initial([w0[lane], w1[lane], w2[lane], w3[lane]]);
+            let words = [w0[lane], w1[lane], w2[lane], w3[lane]];
+            initial[lane] = initial_state(indices[lane], words);
         }
         for lane in 0..GROUP {
             let i = indices[lane];

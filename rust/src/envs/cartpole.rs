@@ -33,16 +33,26 @@ impl Task for CartPole {
 
     #[inline(always)]
     fn step<L: Lanes>(
-        &self,
+        params: &CartPole<L>,
         [x, x_dot, theta, theta_dot]: [L; 4],
         action: L,
     ) -> ([L; 4], L, L::Mask) {
-        let [gravity, masspole, total_mass, length] =
-            [self.gravity, self.masspole, self.total_mass, self.length].map(L::splat);
-        let [polemass_length, tau] = [self.polemass_length, self.tau].map(L::splat);
+        let &CartPole {
+            gravity,
+            masspole,
+            total_mass,
+            length,
+            polemass_length,
+            force_mag,
+            tau,
+            theta_threshold_radians,
+            x_threshold,
+            ..
+        } = params;
+        let zero = L::splat(0.0);
 
-        let pushes_right = L::splat(0.0).less(action);
-        let force = L::splat(self.force_mag).select(L::splat(-self.force_mag), pushes_right);
+        let pushes_right = zero.less(action);
+        let force = force_mag.select(zero - force_mag, pushes_right);
         let [sintheta, costheta] = theta.sin_cos();
 
         let temp = (force + polemass_length * (theta_dot * theta_dot) * sintheta) / total_mass;
@@ -55,16 +65,16 @@ impl Task for CartPole {
         let theta = theta + tau * theta_dot;
         let theta_dot = theta_dot + tau * thetaacc;
 
-        let terminated = x.less(L::splat(-self.x_threshold))
-            | L::splat(self.x_threshold).less(x)
-            | theta.less(L::splat(-self.theta_threshold_radians))
-            | L::splat(self.theta_threshold_radians).less(theta);
-        let reward = L::splat(self.terminal_reward).select(L::splat(self.reward), terminated);
+        let terminated = x.less(zero - x_threshold)
+            | x_threshold.less(x)
+            | theta.less(zero - theta_threshold_radians)
+            | theta_threshold_radians.less(theta);
+        let reward = params.terminal_reward.select(params.reward, terminated);
         ([x, x_dot, theta, theta_dot], reward, terminated)
     }
 
     #[inline(always)]
-    fn observe<L: Lanes>(&self, state: [L; 4]) -> [L; 4] {
+    fn observe<L: Lanes>(state: [L; 4]) -> [L; 4] {
         state
     }
 

@@ -7,6 +7,7 @@
 
 use super::batch::Autoreset;
 use super::lanes::{Register, Row};
+use super::rules::Rules;
 use super::step::{CHUNK, Part};
 use super::task::{Action, Task};
 
@@ -16,16 +17,17 @@ pub(super) const GROUP: usize = 16;
 /// One bit per environment of a chunk: those that begin an episode now.
 type Begins = [u64; CHUNK / 64];
 
-impl<T: Task> Part<'_, T> {
+impl<'a, T: Task> Part<'a, T> {
     /// One environment after the other, for processors without the vector instructions.
-    pub(super) fn step_chunk_singly(&mut self) -> usize {
+    pub(super) fn step_chunk_singly<U: Rules<'a, T>>(&mut self) -> usize {
+        let rules = U::of(self.batch, &self.state);
         let mut begins = Begins::default();
         let mut num_ended = 0;
         for i in 0..self.actions.len() {
-            self.move_one(i);
-            num_ended += self.record_one(i, &mut begins);
+            self.move_one(&rules, i);
+            num_ended += self.record_one(&rules, i, &mut begins);
         }
-        self.begin_episodes(&begins);
+        self.begin_episodes(&rules, &begins);
         num_ended
     }
 
@@ -34,25 +36,26 @@ impl<T: Task> Part<'_, T> {
     ///
     /// SAFETY: the register's instructions exist.
     #[inline(always)]
-    pub(super) unsafe fn step_chunk<R: Register>(&mut self) -> usize {
+    pub(super) unsafe fn step_chunk<R: Register, U: Rules<'a, T>>(&mut self) -> usize {
+        let rules = U::of(self.batch, &self.state);
         let len = self.actions.len();
         let whole = len / R::WIDTH * R::WIDTH;
         for at in (0..whole).step_by(R::WIDTH) {
             // SAFETY: all slices have the length of `actions`.
-            unsafe { self.move_lanes::<R>(at) };
+            unsafe { self.move_lanes::<R, U>(&rules, at) };
         }
-        (whole..len).for_each(|i| self.move_one(i));
+        (whole..len).for_each(|i| self.move_one(&rules, i));
 
         let mut begins = Begins::default();
         let mut num_ended = 0;
         for at in (0..whole).step_by(R::WIDTH) {
             // SAFETY: as above.
-            num_ended += unsafe { self.record_lanes::<R>(at, &mut begins) };
+            num_ended += unsafe { self.record_lanes::<R, U>(&rules, at, &mut begins) };
         }
         for i in whole..len {
-            num_ended += self.record_one(i, &mut begins);
+            num_ended += self.record_one(&rules, i, &mut begins);
         }
-        self.begin_episodes(&begins);
+        self.begin_episodes(&rules, &begins);
         num_ended
     }
 
@@ -60,20 +63,20 @@ impl<T: Task> Part<'_, T> {
     ///
     /// SAFETY: the register's instructions exist, and so do `WIDTH` environments from `at`.
     #[inline(always)]
-    unsafe fn move_lanes<R: Register>(&mut self, at: usize) {
+    unsafe fn move_lanes<R: Register, U: Rules<'a, T>>(&mut self, rules: &U, at: usize) {
         let (state, outputs) = (&mut self.state, &mut self.outputs);
         // SAFETY: the caller's promise.
         unsafe {
-            let task = &self.batch.task;
+            let params = rules.tasks::<R>(at);
             let old = T::State::load::<R>(state.state.as_ptr().add(at));
             let actions = T::Action::numbers::<R>(self.actions.as_ptr().add(at));
-            let (mut next, reward, terminated) = task.step(old, actions);
+            let (mut next, reward, terminated) = T::step::<R>(&params, old, actions);
             let rests = R::load_flags(state.ended.as_ptr().add(at));
             for (next, old) in next.as_mut().iter_mut().zip(old.as_ref()) {
                 *next = old.select(*next, rests);
             }
             T::State::store::<R>(next, state.state.as_mut_ptr().add(at));
-            let obs = task.observe::<R>(next);
+            let obs = T::observe::<R>(next);
             T::Obs::store::<R>(obs, outputs.obs.as_mut_ptr().add(at));
             let reward = R::splat(0.0).select(reward, rests);
             reward.store(outputs.rewards.as_mut_ptr().add(at));
@@ -81,14 +84,15 @@ impl<T: Task> Part<'_, T> {
         }
     }
 
-    fn move_one(&mut self, i: usize) {
+    fn move_one<U: Rules<'a, T>>(&mut self, rules: &U, i: usize) {
         let (state, outputs) = (&mut self.state, &mut self.outputs);
         let (mut reward, mut terminated) = (0.0, false);
         if state.ended[i] == 0 {
             let action = T::Action::number(self.actions[i]);
-            (state.state[i], reward, terminated) = self.batch.task.step(state.state[i], action);
+            let params = rules.task(i);
+            (state.state[i], reward, terminated) = T::step(&params, state.state[i], action);
         }
-        outputs.obs[i] = self.batch.task.observe::<f32>(state.state[i]);
+        outputs.obs[i] = T::observe::<f32>(state.state[i]);
         outputs.rewards[i] = reward;
         outputs.terminated[i] = u8::from(terminated);
     }
@@ -97,14 +101,19 @@ impl<T: Task> Part<'_, T> {
     ///
     /// SAFETY: as for `move_lanes`.
     #[inline(always)]
-    unsafe fn record_lanes<R: Register>(&mut self, at: usize, begins: &mut Begins) -> usize {
+    unsafe fn record_lanes<R: Register, U: Rules<'a, T>>(
+        &mut self,
+        rules: &U,
+        at: usize,
+        begins: &mut Begins,
+    ) -> usize {
         let (state, outputs) = (&mut self.state, &mut self.outputs);
         // SAFETY: the caller's promise.
         unsafe {
             let rests = R::load_flags(state.ended.as_ptr().add(at));
             let terminated = R::load_flags(outputs.terminated.as_ptr().add(at));
             let elapsed = state.elapsed.as_mut_ptr().add(at);
-            let truncated = R::count(elapsed, !rests, self.batch.max_episode_steps) & !rests;
+            let truncated = R::count(elapsed, !rests, rules.limits(at)) & !rests;
             let ends = terminated | truncated;
             R::store_flags(truncated, outputs.truncated.as_mut_ptr().add(at));
             R::store_flags(rests | ends, state.ended.as_mut_ptr().add(at));
@@ -125,14 +134,14 @@ impl<T: Task> Part<'_, T> {
         }
     }
 
-    fn record_one(&mut self, i: usize, begins: &mut Begins) -> usize {
+    fn record_one<U: Rules<'a, T>>(&mut self, rules: &U, i: usize, begins: &mut Begins) -> usize {
         let (state, outputs) = (&mut self.state, &mut self.outputs);
         let rests = state.ended[i] != 0;
         if !rests {
             state.elapsed[i] = state.elapsed[i].wrapping_add(1);
             state.episode_return[i] += outputs.rewards[i];
         }
-        let truncated = !rests && state.elapsed[i] >= self.batch.max_episode_steps;
+        let truncated = !rests && state.elapsed[i] >= rules.limit(i);
         let ends = truncated || outputs.terminated[i] != 0;
         state.ended[i] = u8::from(rests | ends);
         outputs.truncated[i] = u8::from(truncated);
@@ -148,38 +157,50 @@ impl<T: Task> Part<'_, T> {
     }
 
     #[inline(always)]
-    fn begin_episodes(&mut self, begins: &Begins) {
-        let mut indices = [0; CHUNK];
-        let mut count = 0;
-        for (word, bits) in begins.iter().enumerate() {
-            let mut bits = *bits;
-            while bits != 0 {
-                indices[count] = (64 * word) as u32 + bits.trailing_zeros();
-                count += 1;
-                bits &= bits - 1;
-            }
-        }
-        // Groups are always whole: the last index, repeated, is done again with the same result.
-        let padded = count.next_multiple_of(GROUP);
-        if count > 0 {
-            let last = indices[count - 1];
-            indices[count..padded].fill(last);
-        }
-        for group in indices[..padded].as_chunks::<GROUP>().0 {
-            if let Some(final_obs) = &mut self.outputs.final_obs {
-                for &i in group {
-                    let i = i as usize;
-                    if self.outputs.terminated[i] | self.outputs.truncated[i] != 0 {
-                        final_obs[i] = self.outputs.obs[i];
-                    }
+    fn begin_episodes<U: Rules<'a, T>>(&mut self, rules: &U, begins: &Begins) {
+        let (mut word, mut bits) = (0, begins[0]);
+        loop {
+            let (mut group, mut count) = ([0; GROUP], 0);
+            while count < GROUP {
+                if bits != 0 {
+                    group[count] = (64 * word) as u32 + bits.trailing_zeros();
+                    count += 1;
+                    bits &= bits - 1;
+                } else if word + 1 < begins.len() {
+                    word += 1;
+                    bits = begins[word];
+                } else {
+                    break;
                 }
             }
-            let initial = self
-                .state
-                .begin_episodes(&self.batch.task, self.first, group);
-            for (&i, initial) in group.iter().zip(initial) {
-                self.outputs.obs[i as usize] = self.batch.task.observe::<f32>(initial);
+            if count == 0 {
+                return;
             }
+            // Groups are always whole: the last index, repeated, is done again with the same
+            // result.
+            let last = group[count - 1];
+            group[count..].fill(last);
+            self.begin_group(rules, &group);
+            if count < GROUP {
+                return;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn begin_group<U: Rules<'a, T>>(&mut self, rules: &U, group: &[u32; GROUP]) {
+        if let Some(final_obs) = &mut self.outputs.final_obs {
+            for &i in group {
+                let i = i as usize;
+                if self.outputs.terminated[i] | self.outputs.truncated[i] != 0 {
+                    final_obs[i] = self.outputs.obs[i];
+                }
+            }
+        }
+        let initial_state = |i, words| rules.initial(i, words);
+        let initial = self.state.begin_episodes(initial_state, self.first, group);
+        for (&i, initial) in group.iter().zip(initial) {
+            self.outputs.obs[i as usize] = T::observe::<f32>(initial);
         }
     }
 }

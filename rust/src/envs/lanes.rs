@@ -94,8 +94,8 @@ pub trait Register: Lanes {
     unsafe fn store_flags(mask: Self::Mask, to: *mut u8);
     /// Which actions equal `action`.
     unsafe fn actions_equal(from: *const i64, action: i64) -> Self::Mask;
-    /// Adds one to the chosen counters; gives which counters have reached the limit.
-    unsafe fn count(counters: *mut i32, chosen: Self::Mask, limit: i32) -> Self::Mask;
+    /// Adds one to the chosen counters; gives which counters have reached their limits.
+    unsafe fn count(counters: *mut i32, chosen: Self::Mask, limits: *const i32) -> Self::Mask;
     /// Copies the chosen counters, 0 elsewhere.
     unsafe fn copy_counters(from: *const i32, chosen: Self::Mask, to: *mut i32);
 }

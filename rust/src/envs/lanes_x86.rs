@@ -157,12 +157,12 @@ impl Register for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn count(counters: *mut i32, chosen: __mmask16, limit: i32) -> __mmask16 {
+    unsafe fn count(counters: *mut i32, chosen: __mmask16, limits: *const i32) -> __mmask16 {
         unsafe {
             let old = _mm512_loadu_si512(counters.cast());
             let new = _mm512_mask_add_epi32(old, chosen, old, _mm512_set1_epi32(1));
             _mm512_storeu_si512(counters.cast(), new);
-            _mm512_cmpge_epi32_mask(new, _mm512_set1_epi32(limit))
+            _mm512_cmpge_epi32_mask(new, _mm512_loadu_si512(limits.cast()))
         }
     }
 
@@ -331,12 +331,12 @@ impl Register for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn count(counters: *mut i32, chosen: Mask256, limit: i32) -> Mask256 {
+    unsafe fn count(counters: *mut i32, chosen: Mask256, limits: *const i32) -> Mask256 {
         unsafe {
             let old = _mm256_loadu_si256(counters.cast());
             let new = _mm256_sub_epi32(old, _mm256_castps_si256(chosen.0));
             _mm256_storeu_si256(counters.cast(), new);
-            let below = _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), new);
+            let below = _mm256_cmpgt_epi32(_mm256_loadu_si256(limits.cast()), new);
             !Mask256(_mm256_castsi256_ps(below))
         }
     }

@@ -27,25 +27,35 @@ impl Task for MountainCar {
     type Action = Discrete<3>;
 
     #[inline(always)]
-    fn step<L: Lanes>(&self, [position, velocity]: [L; 2], action: L) -> ([L; 2], L, L::Mask) {
-        let [min_position, max_position] = [self.min_position, self.max_position].map(L::splat);
-        let [force, gravity] = [self.force, self.gravity].map(L::splat);
+    fn step<L: Lanes>(
+        params: &MountainCar<L>,
+        [position, velocity]: [L; 2],
+        action: L,
+    ) -> ([L; 2], L, L::Mask) {
+        let &MountainCar {
+            min_position,
+            max_position,
+            max_speed,
+            force,
+            gravity,
+            ..
+        } = params;
         let zero = L::splat(0.0);
 
         let [_, cos] = (L::splat(3.0) * position).sin_cos();
         let velocity = velocity + ((action - L::splat(1.0)) * force + cos * (zero - gravity));
-        let velocity = velocity.clip(L::splat(-self.max_speed), L::splat(self.max_speed));
+        let velocity = velocity.clip(zero - max_speed, max_speed);
         let position = (position + velocity).clip(min_position, max_position);
         let stopped = min_position.at_least(position) & velocity.less(zero);
         let velocity = zero.select(velocity, stopped);
 
-        let terminated = position.at_least(L::splat(self.goal_position))
-            & velocity.at_least(L::splat(self.goal_velocity));
+        let terminated =
+            position.at_least(params.goal_position) & velocity.at_least(params.goal_velocity);
         ([position, velocity], L::splat(-1.0), terminated)
     }
 
     #[inline(always)]
-    fn observe<L: Lanes>(&self, state: [L; 2]) -> [L; 2] {
+    fn observe<L: Lanes>(state: [L; 2]) -> [L; 2] {
         state
     }
 

@@ -29,27 +29,39 @@ impl Task for MountainCarContinuous {
     type Action = Continuous;
 
     #[inline(always)]
-    fn step<L: Lanes>(&self, [position, velocity]: [L; 2], action: L) -> ([L; 2], L, L::Mask) {
-        let [min_position, max_position] = [self.min_position, self.max_position].map(L::splat);
+    fn step<L: Lanes>(
+        params: &MountainCarContinuous<L>,
+        [position, velocity]: [L; 2],
+        action: L,
+    ) -> ([L; 2], L, L::Mask) {
+        let &MountainCarContinuous {
+            min_position,
+            max_position,
+            max_speed,
+            min_action,
+            max_action,
+            power,
+            ..
+        } = params;
         let zero = L::splat(0.0);
 
-        let force = action.clip(L::splat(self.min_action), L::splat(self.max_action));
+        let force = action.clip(min_action, max_action);
         let [_, cos] = (L::splat(3.0) * position).sin_cos();
-        let velocity = velocity + (force * L::splat(self.power) - L::splat(0.0025) * cos);
-        let velocity = velocity.clip(L::splat(-self.max_speed), L::splat(self.max_speed));
+        let velocity = velocity + (force * power - L::splat(0.0025) * cos);
+        let velocity = velocity.clip(zero - max_speed, max_speed);
         let position = (position + velocity).clip(min_position, max_position);
         let stopped = min_position.at_least(position) & velocity.less(zero);
         let velocity = zero.select(velocity, stopped);
 
-        let terminated = position.at_least(L::splat(self.goal_position))
-            & velocity.at_least(L::splat(self.goal_velocity));
+        let terminated =
+            position.at_least(params.goal_position) & velocity.at_least(params.goal_velocity);
         // The action as it came, not as it was clipped.
         let reward = L::splat(100.0).select(zero, terminated) - (action * action) * L::splat(0.1);
         ([position, velocity], reward, terminated)
     }
 
     #[inline(always)]
-    fn observe<L: Lanes>(&self, state: [L; 2]) -> [L; 2] {
+    fn observe<L: Lanes>(state: [L; 2]) -> [L; 2] {
         state
     }
 

@@ -28,9 +28,19 @@ impl Task for Pendulum {
     type Action = Continuous;
 
     #[inline(always)]
-    fn step<L: Lanes>(&self, [th, thdot]: [L; 2], action: L) -> ([L; 2], L, L::Mask) {
-        let [max_speed, max_torque] = [self.max_speed, self.max_torque].map(L::splat);
-        let [dt, gravity_factor] = [self.dt, self.gravity_factor].map(L::splat);
+    fn step<L: Lanes>(
+        params: &Pendulum<L>,
+        [th, thdot]: [L; 2],
+        action: L,
+    ) -> ([L; 2], L, L::Mask) {
+        let &Pendulum {
+            max_speed,
+            max_torque,
+            dt,
+            gravity_factor,
+            torque_factor,
+            ..
+        } = params;
         let zero = L::splat(0.0);
 
         let u = action.clip(zero - max_torque, max_torque);
@@ -39,14 +49,14 @@ impl Task for Pendulum {
         let [sin, _] = th.sin_cos();
         let costs = th * th + L::splat(0.1) * (thdot * thdot) + L::splat(0.001) * (u * u);
 
-        let newthdot = thdot + (gravity_factor * sin + L::splat(self.torque_factor) * u) * dt;
+        let newthdot = thdot + (gravity_factor * sin + torque_factor * u) * dt;
         let newthdot = newthdot.clip(zero - max_speed, max_speed);
         let newth = th + newthdot * dt;
         ([newth, newthdot], zero - costs, zero.less(zero))
     }
 
     #[inline(always)]
-    fn observe<L: Lanes>(&self, [th, thdot]: [L; 2]) -> [L; 3] {
+    fn observe<L: Lanes>([th, thdot]: [L; 2]) -> [L; 3] {
         let [sin, cos] = th.sin_cos();
         [cos, sin, thdot]
     }

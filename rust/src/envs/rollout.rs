@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::batch::{Batch, Outputs, State};
 use super::chunk::GROUP;
+use super::lanes;
 use super::step::{CHUNK, InstructionSet, Part};
 use super::task::{ActionOf, Task};
 use crate::philox::{philox, philox_lanes, stream};
@@ -148,7 +149,7 @@ impl<T: Task> Strip<'_, T> {
     }
 
     fn roll(mut self) -> usize {
-        let set = InstructionSet::<T>::best();
+        let set = InstructionSet::<T>::best(self.state.columns.is_some());
         let len = self.state.state.len();
         let mut num_ended = 0;
         for start in (0..len).step_by(CHUNK) {
@@ -172,7 +173,7 @@ impl<T: Task> Strip<'_, T> {
                         None => &mut unwanted[..end - start],
                     };
                     // SAFETY: `best` has asked the processor.
-                    unsafe { (set.draw_actions)(&self.batch.task, first, &state, drawn) };
+                    unsafe { (set.draw_actions)(self.batch, first, &state, drawn) };
                     &*drawn
                 }
             };
@@ -194,30 +195,54 @@ impl<T: Task> Strip<'_, T> {
 /// episode and elapsed steps. `first` is the index of the first.
 #[inline(always)]
 pub(super) fn draw_actions<T: Task>(
-    task: &T,
+    batch: &Batch<T>,
     first: u64,
     state: &State<'_, T::State>,
     actions: &mut [ActionOf<T>],
 ) {
+    if let Some(columns) = state.columns {
+        let choose = |i, word| columns.task_of::<T>(i).random_action(word);
+        draw_with(choose, first, state, actions);
+    } else {
+        draw_with(
+            |_, word| batch.task.random_action(word),
+            first,
+            state,
+            actions,
+        );
+    }
+}
+
+#[inline(always)]
+fn draw_with<S: lanes::Row, E>(
+    choose: impl Fn(usize, u32) -> E,
+    first: u64,
+    state: &State<'_, S>,
+    actions: &mut [E],
+) {
     let draw = |i: usize| (first + i as u64) | u64::from(state.episode[i]) << 32;
     let (groups, rest) = actions.as_chunks_mut::<GROUP>();
+    let whole = GROUP * groups.len();
+    let (seeds, _) = state.seed.as_chunks::<GROUP>();
+    let (episodes, _) = state.episode.as_chunks::<GROUP>();
+    let (elapsed, _) = state.elapsed.as_chunks::<GROUP>();
     for (group, actions) in groups.iter_mut().enumerate() {
         let at = group * GROUP;
-        let seed = std::array::from_fn(|lane| state.seed[at + lane]);
-        let index = std::array::from_fn(|lane| draw(at + lane));
-        let step = std::array::from_fn(|lane| state.elapsed[at + lane] as u32);
-        let [words, ..] = philox_lanes::<GROUP>(&seed, &index, &step, stream::ACTION);
-        *actions = words.map(|word| task.random_action(word));
+        let (mut index, mut step) = ([0; GROUP], [0; GROUP]);
+        for lane in 0..GROUP {
+            let env = first + (at + lane) as u64;
+            index[lane] = env | u64::from(episodes[group][lane]) << 32;
+            step[lane] = elapsed[group][lane] as u32;
+        }
+        let [words, ..] = philox_lanes::<GROUP>(&seeds[group], &index, &step, stream::ACTION);
+        for lane in 0..GROUP {
+            actions[lane] = choose(at + lane, words[lane]);
+        }
     }
-    let at = state.elapsed.len() - rest.len();
-    for (i, action) in (at..).zip(rest) {
-        let words = philox(
-            state.seed[i],
-            draw(i),
-            state.elapsed[i] as u32,
-            stream::ACTION,
-        );
-        *action = task.random_action(words[0]);
+    for (i, action) in (whole..).zip(rest) {
+        let step = state.elapsed[i] as u32;
+        let words = philox(state.seed[i], draw(i), step, stream::ACTION);
+        *action = choose(i, words[0]);
     }
 }
 
@@ -293,6 +318,7 @@ mod tests {
                 seed: &SEED,
                 ended: &mut owned.ended,
                 episode_return: &mut owned.episode_return,
+                columns: None,
             },
             rows: rows(NUM_ENVS, NUM_STEPS, actions, outputs),
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::batch::{Batch, Outputs, State};
 use super::rollout::draw_actions;
+use super::rules::{Columns, Shared};
 use super::task::{ActionOf, Task};
 use crate::pool::{self, PoolError};
 
@@ -86,7 +87,7 @@ impl<T: Task> Part<'_, T> {
     }
 
     fn step(mut self) -> usize {
-        let set = InstructionSet::<T>::best();
+        let set = InstructionSet::<T>::best(self.state.columns.is_some());
         let len = self.actions.len();
         let mut num_ended = 0;
         for start in (0..len).step_by(CHUNK) {
@@ -114,11 +115,11 @@ pub(super) struct InstructionSet<T: Task> {
 }
 
 type StepChunk<T> = unsafe fn(&mut Part<'_, T>) -> usize;
-type DrawActions<T> = unsafe fn(&T, u64, &State<'_, <T as Task>::State>, &mut [ActionOf<T>]);
+type DrawActions<T> = unsafe fn(&Batch<T>, u64, &State<'_, <T as Task>::State>, &mut [ActionOf<T>]);
 
 impl<T: Task> InstructionSet<T> {
-    /// The best that this processor has.
-    pub(super) fn best() -> Self {
+    /// The best that this processor has, for shared rules or for those of each environment.
+    pub(super) fn best(of_each: bool) -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f")
@@ -126,63 +127,94 @@ impl<T: Task> InstructionSet<T> {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
             {
-                return Self {
-                    step_chunk: step_chunk_avx512::<T>,
-                    draw_actions: draw_actions_avx512::<T>,
-                };
+                return Self::avx512(of_each);
             }
             if is_x86_feature_detected!("avx2") {
-                return Self {
-                    step_chunk: step_chunk_avx2::<T>,
-                    draw_actions: draw_actions_avx2::<T>,
-                };
+                return Self::avx2(of_each);
             }
         }
-        Self::plain()
+        Self::plain(of_each)
     }
 
     /// For every processor.
-    fn plain() -> Self {
+    fn plain(of_each: bool) -> Self {
         Self {
-            step_chunk: |chunk| chunk.step_chunk_singly(),
+            step_chunk: if of_each {
+                |chunk| chunk.step_chunk_singly::<Columns>()
+            } else {
+                |chunk| chunk.step_chunk_singly::<Shared<T>>()
+            },
             draw_actions: draw_actions::<T>,
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn avx2(of_each: bool) -> Self {
+        Self {
+            step_chunk: if of_each {
+                |chunk| unsafe { step_columns_avx2(chunk) }
+            } else {
+                |chunk| unsafe { step_shared_avx2(chunk) }
+            },
+            draw_actions: draw_actions_avx2::<T>,
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn avx512(of_each: bool) -> Self {
+        Self {
+            step_chunk: if of_each {
+                |chunk| unsafe { step_columns_avx512(chunk) }
+            } else {
+                |chunk| unsafe { step_shared_avx512(chunk) }
+            },
+            draw_actions: draw_actions_avx512::<T>,
         }
     }
 }
 
+/// The functions of one instruction set: the lifetimes of the rules keep them apart.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,bmi1,bmi2,popcnt")]
-unsafe fn step_chunk_avx512<T: Task>(chunk: &mut Part<'_, T>) -> usize {
-    unsafe { chunk.step_chunk::<super::lanes_x86::Avx512>() }
+macro_rules! compiled_for {
+    ($features:literal, $register:ident, $shared:ident, $columns:ident, $draw:ident) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $shared<T: Task>(chunk: &mut Part<'_, T>) -> usize {
+            unsafe { chunk.step_chunk::<super::lanes_x86::$register, Shared<T>>() }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn $columns<T: Task>(chunk: &mut Part<'_, T>) -> usize {
+            unsafe { chunk.step_chunk::<super::lanes_x86::$register, Columns>() }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn $draw<T: Task>(
+            batch: &Batch<T>,
+            first: u64,
+            state: &State<'_, T::State>,
+            actions: &mut [ActionOf<T>],
+        ) {
+            draw_actions(batch, first, state, actions);
+        }
+    };
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn step_chunk_avx2<T: Task>(chunk: &mut Part<'_, T>) -> usize {
-    unsafe { chunk.step_chunk::<super::lanes_x86::Avx2>() }
-}
-
+compiled_for!(
+    "avx2,avx512f,avx512bw,avx512dq,avx512vl,bmi1,bmi2,popcnt",
+    Avx512,
+    step_shared_avx512,
+    step_columns_avx512,
+    draw_actions_avx512
+);
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,bmi1,bmi2,popcnt")]
-unsafe fn draw_actions_avx512<T: Task>(
-    task: &T,
-    first: u64,
-    state: &State<'_, T::State>,
-    actions: &mut [ActionOf<T>],
-) {
-    draw_actions(task, first, state, actions);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn draw_actions_avx2<T: Task>(
-    task: &T,
-    first: u64,
-    state: &State<'_, T::State>,
-    actions: &mut [ActionOf<T>],
-) {
-    draw_actions(task, first, state, actions);
-}
+compiled_for!(
+    "avx2",
+    Avx2,
+    step_shared_avx2,
+    step_columns_avx2,
+    draw_actions_avx2
+);
 
 #[cfg(test)]
 mod tests {
@@ -234,12 +266,13 @@ mod tests {
         }
     }
 
+    const PARAMS: [f32; 13] = [
+        9.8, 0.1, 1.1, 0.5, 0.05, 10.0, 0.02, 0.3, 2.4, 1.0, -1.0, -0.05, 0.05,
+    ];
+
     fn batch(autoreset: Autoreset) -> Batch<CartPole> {
-        let params = [
-            9.8, 0.1, 1.1, 0.5, 0.05, 10.0, 0.02, 0.3, 2.4, 1.0, -1.0, -0.05, 0.05,
-        ];
         Batch {
-            task: CartPole::from_params(&params).unwrap(),
+            task: CartPole::from_params(&PARAMS).unwrap(),
             autoreset,
             max_episode_steps: 40,
         }
@@ -261,6 +294,7 @@ mod tests {
                 seed: &owned.seed,
                 ended: &mut owned.ended,
                 episode_return: &mut owned.episode_return,
+                columns: None,
             },
             actions,
             outputs: Outputs {
@@ -275,15 +309,15 @@ mod tests {
         }
     }
 
-    fn instruction_sets<T: Task>() -> Vec<StepChunk<T>> {
-        let mut sets = vec![InstructionSet::<T>::plain().step_chunk];
+    fn instruction_sets<T: Task>(of_each: bool) -> Vec<StepChunk<T>> {
+        let mut sets = vec![InstructionSet::<T>::plain(of_each).step_chunk];
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx2") {
-                sets.push(step_chunk_avx2::<T>);
+                sets.push(InstructionSet::<T>::avx2(of_each).step_chunk);
             }
             if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                sets.push(step_chunk_avx512::<T>);
+                sets.push(InstructionSet::<T>::avx512(of_each).step_chunk);
             }
         }
         sets
@@ -299,12 +333,19 @@ mod tests {
                 Autoreset::Disabled,
             ] {
                 let batch = batch(mode);
-                let results: Vec<Owned> = instruction_sets::<CartPole>()
-                    .into_iter()
-                    .map(|step_chunk| {
+                let params: Vec<f32> = PARAMS.iter().flat_map(|&p| vec![p; n]).collect();
+                let limits = vec![batch.max_episode_steps; n];
+                let columns = Columns::new(&params, &limits);
+                let shared = instruction_sets::<CartPole>(false).into_iter();
+                let of_each = instruction_sets::<CartPole>(true).into_iter();
+                let results: Vec<Owned> = shared
+                    .map(|set| (set, None))
+                    .chain(of_each.map(|set| (set, Some(columns))))
+                    .map(|(step_chunk, columns)| {
                         let mut owned = environments(n);
                         for _ in 0..30 {
                             let mut chunk = part(&batch, &mut owned, &actions);
+                            chunk.state.columns = columns;
                             // SAFETY: only sets that the processor has are listed.
                             let num_ended = unsafe { step_chunk(&mut chunk) };
                             owned.num_ended += num_ended;
@@ -382,6 +423,7 @@ mod tests {
                         seed: &owned.seed,
                         ended: &mut owned.ended,
                         episode_return: &mut owned.episode_return,
+                        columns: None,
                     },
                     actions,
                     outputs: Outputs {
@@ -401,7 +443,7 @@ mod tests {
             }
             seen
         };
-        instruction_sets::<T>().into_iter().map(roll).collect()
+        instruction_sets::<T>(false).into_iter().map(roll).collect()
     }
 
     #[test]

@@ -14,12 +14,12 @@ pub trait Task: Params + Copy + Send + Sync + 'static {
 
     /// The next state, the reward, and whether the state is terminal.
     fn step<L: Lanes>(
-        &self,
+        params: &Self::Of<L>,
         state: <Self::State as Row>::Of<L>,
         action: L,
     ) -> (<Self::State as Row>::Of<L>, L, L::Mask);
 
-    fn observe<L: Lanes>(&self, state: <Self::State as Row>::Of<L>) -> <Self::Obs as Row>::Of<L>;
+    fn observe<L: Lanes>(state: <Self::State as Row>::Of<L>) -> <Self::Obs as Row>::Of<L>;
 
     /// The initial state that four random words stand for.
     fn initial(&self, words: [u32; 4]) -> Self::State;
@@ -28,10 +28,26 @@ pub trait Task: Params + Copy + Send + Sync + 'static {
     fn random_action(&self, word: u32) -> ActionOf<Self>;
 }
 
-/// A task's constants.
+/// A task's constants: of one environment, or a number per lane of a register.
 pub trait Params: Sized {
-    /// The task with these constants, in the order of its fields; None if their number is wrong.
+    const COUNT: usize;
+    type Of<L: Lanes>;
+
+    /// The task whose constants these are, in the order of its fields; None if their number is
+    /// wrong.
     fn from_params(params: &[f32]) -> Option<Self>;
+
+    /// The task whose constant number `i` is `constant(i)`.
+    fn from_constants(constant: impl FnMut(usize) -> f32) -> Self;
+
+    /// The same constants in every lane.
+    fn splat<L: Lanes>(&self) -> Self::Of<L>;
+
+    /// The constants of consecutive environments; `column(i)` points to those of number `i`.
+    ///
+    /// # Safety
+    /// The register's instructions exist; the pointers are valid for a number per lane.
+    unsafe fn load<R: Register>(column: impl FnMut(usize) -> *const f32) -> Self::Of<R>;
 }
 
 /// What a task takes for an action, and which number its physics gets for it.
@@ -90,11 +106,15 @@ impl<const N: u8> Action for Discrete<N> {
 
     #[inline(always)]
     unsafe fn numbers<R: Register>(from: *const i64) -> R {
-        (1..N).fold(R::splat(0.0), |numbers, action| {
+        // A closure would not be compiled for the register's instructions.
+        let (mut numbers, mut action) = (R::splat(0.0), 1);
+        while action < N {
             // SAFETY: the caller's promise is the same.
             let chosen = unsafe { R::actions_equal(from, i64::from(action)) };
-            R::splat(f32::from(action)).select(numbers, chosen)
-        })
+            numbers = R::splat(f32::from(action)).select(numbers, chosen);
+            action += 1;
+        }
+        numbers
     }
 }
 
@@ -136,12 +156,36 @@ macro_rules! task {
     ) => {
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug, PartialEq)]
-        pub struct $task { $($(#[$field_attribute])* pub $field: f32),* }
+        pub struct $task<L = f32> { $($(#[$field_attribute])* pub $field: L),* }
 
+        #[allow(unsafe_code)]
         impl $crate::envs::task::Params for $task {
+            const COUNT: usize = [$(stringify!($field)),*].len();
+            type Of<L: $crate::envs::lanes::Lanes> = $task<L>;
+
             fn from_params(params: &[f32]) -> Option<Self> {
                 let &[$($field),*] = params else { return None };
                 Some(Self { $($field),* })
+            }
+
+            #[inline(always)]
+            fn from_constants(mut constant: impl FnMut(usize) -> f32) -> Self {
+                let mut i = 0..;
+                Self { $($field: constant(i.next().unwrap_or_default())),* }
+            }
+
+            #[inline(always)]
+            fn splat<L: $crate::envs::lanes::Lanes>(&self) -> $task<L> {
+                $task { $($field: L::splat(self.$field)),* }
+            }
+
+            #[inline(always)]
+            unsafe fn load<R: $crate::envs::lanes::Register>(
+                mut column: impl FnMut(usize) -> *const f32,
+            ) -> $task<R> {
+                let mut i = 0..;
+                // SAFETY: the caller's promise is the same.
+                $task { $($field: unsafe { R::load(column(i.next().unwrap_or_default())) }),* }
             }
         }
     };

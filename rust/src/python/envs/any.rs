@@ -10,9 +10,13 @@ use pyo3::prelude::*;
 
 use super::{slice_at, slice_at_mut};
 use crate::envs::{
-    Action, ActionOf, Actions, Autoreset, Batch, Outputs, State, Task, first_invalid_action,
+    Action, ActionOf, Actions, Autoreset, Batch, Columns, Outputs, State, Task,
+    first_invalid_action,
 };
 use crate::pool::PoolError;
+
+/// The six arrays of `envs::State`, then the constants and step limits of each environment, or 0.
+pub(super) type StateAddresses = [usize; 8];
 
 /// What Python asks of a batch of any task.
 ///
@@ -24,6 +28,7 @@ use crate::pool::PoolError;
 pub(super) trait AnyBatch: Send + Sync {
     fn state_size(&self) -> usize;
     fn obs_size(&self) -> usize;
+    fn num_params(&self) -> usize;
     fn autoreset(&self) -> Autoreset;
 
     /// The address of an array of actions; raises if type, length or layout are wrong.
@@ -35,7 +40,7 @@ pub(super) trait AnyBatch: Send + Sync {
     unsafe fn step(
         &self,
         num_envs: usize,
-        state: [usize; 6],
+        state: StateAddresses,
         actions: usize,
         outputs: [usize; 7],
     ) -> Result<usize, PoolError>;
@@ -46,13 +51,13 @@ pub(super) trait AnyBatch: Send + Sync {
         &self,
         num_envs: usize,
         num_steps: usize,
-        state: [usize; 6],
+        state: StateAddresses,
         actions: usize,
         drawn: bool,
         outputs: [usize; 7],
     ) -> Result<usize, PoolError>;
 
-    unsafe fn reset(&self, num_envs: usize, state: [usize; 6], mask: usize, obs: usize);
+    unsafe fn reset(&self, num_envs: usize, state: StateAddresses, mask: usize, obs: usize);
 }
 
 /// A batch of `T`, or None if the number of its parameters is wrong.
@@ -81,6 +86,10 @@ where
 
     fn obs_size(&self) -> usize {
         size_of::<T::Obs>() / size_of::<f32>()
+    }
+
+    fn num_params(&self) -> usize {
+        T::COUNT
     }
 
     fn autoreset(&self) -> Autoreset {
@@ -115,14 +124,14 @@ where
     unsafe fn step(
         &self,
         num_envs: usize,
-        state: [usize; 6],
+        state: StateAddresses,
         actions: usize,
         outputs: [usize; 7],
     ) -> Result<usize, PoolError> {
         // SAFETY: the trait's contract.
         let (state, actions, outputs) = unsafe {
             (
-                state_at(num_envs, state),
+                state_at::<T>(num_envs, state),
                 slice_at(num_envs, actions),
                 outputs_at(num_envs, outputs),
             )
@@ -134,7 +143,7 @@ where
         &self,
         num_envs: usize,
         num_steps: usize,
-        state: [usize; 6],
+        state: StateAddresses,
         actions: usize,
         drawn: bool,
         outputs: [usize; 7],
@@ -148,7 +157,7 @@ where
                 (true, _) => Actions::Drawn(Some(slice_at_mut(entries, actions))),
             };
             (
-                state_at(num_envs, state),
+                state_at::<T>(num_envs, state),
                 actions,
                 outputs_at(entries, outputs),
             )
@@ -156,11 +165,11 @@ where
         Batch::rollout(self, state, num_steps, actions, outputs)
     }
 
-    unsafe fn reset(&self, num_envs: usize, state: [usize; 6], mask: usize, obs: usize) {
+    unsafe fn reset(&self, num_envs: usize, state: StateAddresses, mask: usize, obs: usize) {
         // SAFETY: the trait's contract.
         let (mut state, mask, obs) = unsafe {
             (
-                state_at(num_envs, state),
+                state_at::<T>(num_envs, state),
                 (mask != 0).then(|| slice_at(num_envs, mask)),
                 slice_at_mut(num_envs, obs),
             )
@@ -169,8 +178,17 @@ where
     }
 }
 
-unsafe fn state_at<'a, S>(len: usize, addresses: [usize; 6]) -> State<'a, S> {
-    let [state, elapsed, episode, seed, ended, episode_return] = addresses;
+unsafe fn state_at<'a, T: Task>(len: usize, addresses: StateAddresses) -> State<'a, T::State> {
+    let [
+        state,
+        elapsed,
+        episode,
+        seed,
+        ended,
+        episode_return,
+        params,
+        limits,
+    ] = addresses;
     unsafe {
         State {
             state: slice_at_mut(len, state),
@@ -179,6 +197,8 @@ unsafe fn state_at<'a, S>(len: usize, addresses: [usize; 6]) -> State<'a, S> {
             seed: slice_at(len, seed),
             ended: slice_at_mut(len, ended),
             episode_return: slice_at_mut(len, episode_return),
+            columns: (params != 0)
+                .then(|| Columns::new(slice_at(T::COUNT * len, params), slice_at(len, limits))),
         }
     }
 }

@@ -13,7 +13,7 @@ use numpy::{Element, PyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArray
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use self::any::AnyBatch;
+use self::any::{AnyBatch, StateAddresses};
 use crate::envs::{self, Autoreset};
 use crate::pool::PoolError;
 
@@ -62,7 +62,8 @@ fn batch_of(
 ///
 /// The caller answers for the addresses: contiguous arrays of `num_envs` entries, alive during the
 /// call, in the order and of the types of `envs::State` and `envs::Outputs`; 0 for an output that
-/// is not wanted.
+/// is not wanted. The state is followed by the constants of each environment, float32 with a row of
+/// `num_envs` per constant, and their step limits, int32; 0 twice where the batch's rules hold.
 #[pyclass(module = "rlox_gpu._rust", frozen)]
 struct EnvBatch {
     batch: Arc<dyn AnyBatch>,
@@ -92,7 +93,7 @@ impl EnvBatch {
         &self,
         py: Python<'_>,
         num_envs: usize,
-        state: [usize; 6],
+        state: StateAddresses,
         actions: usize,
         outputs: [usize; 7],
     ) -> PyResult<usize> {
@@ -114,7 +115,7 @@ impl EnvBatch {
         py: Python<'_>,
         num_envs: usize,
         num_steps: usize,
-        state: [usize; 6],
+        state: StateAddresses,
         actions: usize,
         drawn: bool,
         outputs: [usize; 7],
@@ -134,14 +135,23 @@ impl EnvBatch {
     }
 
     /// Begins new episodes where `mask` (an address, 0 for everywhere) is set.
-    fn reset(&self, py: Python<'_>, num_envs: usize, state: [usize; 6], mask: usize, obs: usize) {
+    fn reset(
+        &self,
+        py: Python<'_>,
+        num_envs: usize,
+        state: StateAddresses,
+        mask: usize,
+        obs: usize,
+    ) {
         // SAFETY: the class's contract.
         detached(py, num_envs, || unsafe {
             self.batch.reset(num_envs, state, mask, obs);
         });
     }
 
-    /// The same rules bound to the state arrays of a NumPy environment.
+    /// The same rules bound to the state arrays of a NumPy environment, and to the constants
+    /// `(constants, N)` and step limits of each environment if they have their own.
+    #[pyo3(signature = (state, elapsed, episode, seed, ended, episode_return, params=None, limits=None))]
     fn bind(
         &self,
         state: &Bound<'_, PyArray2<f32>>,
@@ -150,6 +160,8 @@ impl EnvBatch {
         seed: &Bound<'_, PyArray1<u64>>,
         ended: &Bound<'_, PyArray1<bool>>,
         episode_return: &Bound<'_, PyArray1<f32>>,
+        params: Option<&Bound<'_, PyArray2<f32>>>,
+        limits: Option<&Bound<'_, PyArray1<i32>>>,
     ) -> PyResult<EnvArrays> {
         let num_envs = elapsed.len();
         let width = self.batch.state_size();
@@ -159,6 +171,10 @@ impl EnvBatch {
                 state.shape()
             )));
         }
+        if params.is_some() != limits.is_some() {
+            return Err(PyValueError::new_err("params and limits go together"));
+        }
+        let num_params = self.batch.num_params();
         let addresses = [
             state_address(state, "state", num_envs * width)?,
             state_address(elapsed, "elapsed", num_envs)?,
@@ -166,21 +182,27 @@ impl EnvBatch {
             state_address(seed, "seed", num_envs)?,
             state_address(ended, "ended", num_envs)?,
             state_address(episode_return, "episode_return", num_envs)?,
+            params.map_or(Ok(0), |a| state_address(a, "params", num_envs * num_params))?,
+            limits.map_or(Ok(0), |a| state_address(a, "limits", num_envs))?,
         ];
-        let owners = [
+        let mut owners = vec![
             state.as_any(),
             elapsed.as_any(),
             episode.as_any(),
             seed.as_any(),
             ended.as_any(),
             episode_return.as_any(),
-        ]
-        .map(|array| array.clone().unbind());
+        ];
+        owners.extend(params.map(Bound::as_any));
+        owners.extend(limits.map(Bound::as_any));
         Ok(EnvArrays {
             batch: Arc::clone(&self.batch),
             num_envs,
             addresses,
-            _owners: owners,
+            _owners: owners
+                .into_iter()
+                .map(|array| array.clone().unbind())
+                .collect(),
         })
     }
 }
@@ -190,8 +212,8 @@ impl EnvBatch {
 struct EnvArrays {
     batch: Arc<dyn AnyBatch>,
     num_envs: usize,
-    addresses: [usize; 6],
-    _owners: [Py<PyAny>; 6],
+    addresses: StateAddresses,
+    _owners: Vec<Py<PyAny>>,
 }
 
 #[pymethods]

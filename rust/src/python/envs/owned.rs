@@ -74,6 +74,7 @@ impl Arrays {
             seed: &self.seed,
             ended: &mut self.ended,
             episode_return: &mut self.episode_return,
+            columns: None,
         }
     }
 
@@ -91,6 +92,7 @@ impl Arrays {
             seed: &self.seed,
             ended: &mut self.ended,
             episode_return: &mut self.episode_return,
+            columns: None,
         };
         let outputs = Outputs {
             obs,
