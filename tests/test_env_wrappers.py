@@ -152,7 +152,7 @@ def test_frozen_statistics_stay(face):
 
 
 def test_integer_observations_become_float32():
-    env = SyncVectorEnv([lambda: gym.make("CliffWalking-v1")] * 2, autoreset_mode=NEXT_STEP)
+    env = SyncVectorEnv([lambda: gym.make("FrozenLake-v1")] * 2, autoreset_mode=NEXT_STEP)
     boxes = theirs.TransformObservation(
         env,
         lambda obs: np.stack([obs, obs], -1),
@@ -269,38 +269,55 @@ def test_rewards_are_clipped_as_by_gymnasium(face, bounds):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_statistics_are_gymnasiums(face, mode):
+def test_statistics_are_the_environments_own(face, mode):
     env = ours.RecordEpisodeStatistics(face(mode), buffer_length=7)
-    other = theirs.RecordEpisodeStatistics(
-        on_arrays(mode, episode_statistics=False), buffer_length=7
-    )
-    for a, b in zip(drive(env), drive(other), strict=True):
+    returns, lengths = [], []
+    for a, b in zip(drive(env), drive(on_arrays(mode)), strict=True):
         if a[1] is None:
             continue
         ended = b[2] | b[3]
         if face is on_tensors or ended.any():
             np.testing.assert_array_equal(array(a[4]["_episode"]), ended)
         if ended.any():
+            mine, other = a[4]["episode"], b[4]["episode"]
+            for name in ("r", "l"):
+                np.testing.assert_array_equal(array(mine[name]), other[name])
+            assert (array(mine["t"]) > 0).tolist() == ended.tolist()
+            assert [array(mine[name]).dtype for name in "rlt"] == [float, np.int64, float]
+            # Episodes that end together are in the order of their environments.
+            returns += other["r"][ended].tolist()
+            lengths += other["l"][ended].tolist()
+    assert env.episode_count == len(lengths) > 7
+    assert list(env.return_queue) == returns[-7:]
+    assert list(env.length_queue) == lengths[-7:]
+    assert len(env.time_queue) == 7
+
+
+def test_statistics_are_gymnasiums(face):
+    env = ours.RecordEpisodeStatistics(face(NEXT_STEP), buffer_length=7)
+    other = theirs.RecordEpisodeStatistics(
+        on_arrays(NEXT_STEP, episode_statistics=False), buffer_length=7
+    )
+    for a, b in zip(drive(env), drive(other), strict=True):
+        if "episode" in b[4]:
             for name in ("r", "l"):
                 mine = array(a[4]["episode"][name])
                 np.testing.assert_array_equal(mine, b[4]["episode"][name])
                 assert mine.dtype == b[4]["episode"][name].dtype
-            assert (array(a[4]["episode"]["t"]) > 0).tolist() == ended.tolist()
     assert env.episode_count == other.episode_count > 7
-    # Episodes that end together are in the order of their environments.
     assert env.return_queue == other.return_queue
     assert env.length_queue == other.length_queue
-    assert len(env.time_queue) == 7
 
 
 @pytest.mark.parametrize("length", [1, 3, 100])
 def test_queues_hold_the_last_episodes(face, length):
     env = ours.RecordEpisodeStatistics(face(max_episode_steps=2), buffer_length=length)
-    other = theirs.RecordEpisodeStatistics(
-        on_arrays(max_episode_steps=2, episode_statistics=False), buffer_length=length
-    )
-    for _ in zip(drive(env, 9), drive(other, 9), strict=True):
-        assert env.length_queue == other.length_queue
+    expected = []
+    for *_, infos in drive(env, 9):
+        if infos:
+            expected += [2] * int(array(infos["_episode"]).sum())
+            assert list(env.length_queue) == expected[-length:]
+    assert len(expected) == 4 * N
 
 
 def test_another_key_leaves_the_environments_own_entry(face):

@@ -72,6 +72,9 @@ class ResetRequest(NamedTuple):
 class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
     """Base of the vector environments whose physics is ours."""
 
+    # Also of one whose making failed, which Gymnasium closes as well.
+    _renderer: Renderer | None = None
+
     def __init__(
         self,
         env_id: str,
@@ -97,7 +100,6 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
         self._set_spaces()
         self._action_shape = (self.num_envs, *(self.single_action_space.shape or ()))
         self.render_mode, self._render_envs = check_render(render_mode, render_envs, num_envs)
-        self._renderer: Renderer | None = None
         # Actions of the last step, and which step of which episode it was, if to be drawn.
         self._last_step: tuple[Any, Any, Any] | None = None
         self._ready = False
