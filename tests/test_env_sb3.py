@@ -129,6 +129,11 @@ def test_attributes(make):
         env.set_attr("gravity", 9.8)
 
 
+def test_parameters_of_each_environment_are_told_apart(make):
+    env = make(gravity=np.array([1.0, 2.0, 3.0, 4.0]))
+    assert env.get_attr("gravity", [1, 3]) == [2.0, 4.0]
+
+
 def test_attributes_of_wrappers_are_found():
     inner = wrappers.NormalizeReward(make_vec("CartPole-v1", N, autoreset_mode="SameStep"))
     env = SB3VecEnv(wrappers.FrameStack(inner, 2))

@@ -336,6 +336,13 @@ def test_a_time_limit_is_the_environments_own(face, mode):
             np.testing.assert_array_equal(array(a[4]["episode"]["l"]), array(b[4]["episode"]["l"]))
 
 
+def test_a_time_limit_lowers_those_of_each_environment(face):
+    env = ours.TimeLimit(face(max_episode_steps=np.array([2, 3, 4, 5, 6])), 4)
+    assert env.unwrapped.max_episode_steps.tolist() == [2, 3, 4, 4, 4]
+    lengths = [array(s[4]["episode"]["l"]) for s in drive(env, 4) if "episode" in s[4]]
+    assert np.max(lengths, 0).tolist() == [2, 3, 4, 4, 4]
+
+
 def test_a_time_limit_lowers_and_never_raises(face):
     env = ours.TimeLimit(ours.TimeLimit(ours.FrameStack(face(), 2), 3), 5)
     assert env.unwrapped.max_episode_steps == 3
@@ -517,7 +524,8 @@ def test_on_cuda_as_on_the_cpu_without_waiting(mode):
         (lambda env: ours.RecordEpisodeStatistics(env, 0), ValueError, "buffer_length"),
         (lambda env: ours.RecordEpisodeStatistics(env, 9, 3), TypeError, "stats_key"),
         (lambda env: ours.TimeLimit(env, 0), ValueError, "max_episode_steps"),
-        (lambda env: ours.TimeLimit(env, None), ValueError, "max_episode_steps"),
+        (lambda env: ours.TimeLimit(env, None), TypeError, "max_episode_steps"),
+        (lambda env: ours.TimeLimit(env, -1), ValueError, "max_episode_steps"),
         (lambda env: ours.TimeLimit(env, 1.5), TypeError, "max_episode_steps"),
         (lambda env: ours.TimeLimit(gym.make_vec("Acrobot-v1", 1), 5), TypeError, "native"),
     ],

@@ -10,7 +10,6 @@ from gymnasium.vector import VectorEnv
 
 from rlox_gpu._checks import integer
 from rlox_gpu.envs.base import NativeVectorEnv
-from rlox_gpu.envs.parameters import check_max_episode_steps
 from rlox_gpu.envs.wrappers.base import StatefulWrapper, Step, copied
 
 
@@ -166,11 +165,9 @@ class TimeLimit(StatefulWrapper):
                 f"env: expected a native environment, got {type(native).__name__}; "
                 "gymnasium.make_vec(id, max_episode_steps=...) limits any other"
             )
-        if max_episode_steps is None or max_episode_steps == -1:
-            raise ValueError(
-                f"max_episode_steps: expected at least 1 step, got {max_episode_steps}"
-            )
-        limit = check_max_episode_steps(max_episode_steps, 0)
+        limit = integer("max_episode_steps", max_episode_steps, 1 << 31)
+        if limit == 0:
+            raise ValueError("max_episode_steps: expected at least 1, got 0")
         native.limit_episodes(limit)
 
     def _begin(self, obs: Any, mask: Any) -> Any:
