@@ -23,6 +23,7 @@ CALL = "gae call 16x4 f32"
 START = "process start"
 PPO = "PPO CartPole 8x32, 20 epochs of 256"
 CARTPOLE_PEERS = ("rlox VecEnv", "gymnasium native")
+PRIORITIZED = "replay prioritized sample and update 256"
 MICROSECOND, MILLISECOND = 1e-6, 1e-3
 
 
@@ -160,5 +161,22 @@ CLAIMS = (
         8,
         at_least=False,
         unit=" us",
+    ),
+    Claim("replay push against rlox", ratio("replay push", "rlox-gpu", "rlox"), 1),
+    Claim(
+        "replay push_batch 256 against rlox",
+        ratio("replay push_batch 256", "rlox-gpu", "rlox"),
+        1.3,
+    ),
+    Claim("replay sample 32 against rlox", ratio("replay sample 32", "rlox-gpu", "rlox"), 1),
+    Claim("replay sample 256 against rlox", ratio("replay sample 256", "rlox-gpu", "rlox"), 1.5),
+    Claim("replay sample 1024 against rlox", ratio("replay sample 1024", "rlox-gpu", "rlox"), 1.5),
+    Claim(
+        "prioritized sample and update 256 against rlox", ratio(PRIORITIZED, "rlox-gpu", "rlox"), 2
+    ),
+    Claim(
+        "replay sample of 32 images against the faster of rlox and SB3",
+        ratio("replay sample 32 images", "rlox-gpu", "rlox", "SB3"),
+        1,
     ),
 )

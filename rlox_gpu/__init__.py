@@ -67,6 +67,7 @@ _HOME = {
     "RolloutCollector": "collectors",
     "record_video": "video",
     "RolloutBatch": "batch",
+    "RolloutBuffer": "buffers.rollout",
     "PPOLoss": "losses",
     "PrioritizedReplayBuffer": "buffers.replay",
     "ReplayBuffer": "buffers.replay",

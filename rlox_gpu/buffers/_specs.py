@@ -34,7 +34,7 @@ class Specs:
         if not isinstance(deduplicate, bool):
             raise TypeError(f"deduplicate: expected a bool, got {described(deduplicate)}")
         self.parts = observation_parts(obs_dim, obs_dtype)
-        self.action = (_dtype("act_dtype", act_dtype), _shape("act_dim", act_dim))
+        self.action = (_dtype("act_dtype", act_dtype), shape_of("act_dim", act_dim))
         # In the order of the core.
         self.numbers = {
             "num_envs": positive("num_envs", num_envs, WORDS),
@@ -69,7 +69,7 @@ class Specs:
 def observation_parts(obs_dim: Any, obs_dtype: Any) -> list[Part]:
     """The parts of an observation: one, or one for each key of a dict."""
     if not isinstance(obs_dim, Mapping):
-        return [(None, _dtype("obs_dtype", obs_dtype), _shape("obs_dim", obs_dim))]
+        return [(None, _dtype("obs_dtype", obs_dtype), shape_of("obs_dim", obs_dim))]
     if not obs_dim:
         raise ValueError("obs_dim: expected at least one key, got an empty dict")
     parts: list[Part] = []
@@ -80,11 +80,12 @@ def observation_parts(obs_dim: Any, obs_dtype: Any) -> list[Part]:
             raise ValueError(f"obs_dtype: expected the keys of obs_dim, {key!r} is missing")
         dtype = obs_dtype[key] if isinstance(obs_dtype, Mapping) else obs_dtype
         name = f"[{key!r}]"
-        parts.append((key, _dtype(f"obs_dtype{name}", dtype), _shape(f"obs_dim{name}", shape)))
+        parts.append((key, _dtype(f"obs_dtype{name}", dtype), shape_of(f"obs_dim{name}", shape)))
     return parts
 
 
-def _shape(name: str, value: Any) -> list[int]:
+def shape_of(name: str, value: Any) -> list[int]:
+    """``value``, a size or a shape, as a shape of positive sizes."""
     sizes = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, Integral):

@@ -55,6 +55,34 @@ impl Links {
         };
     }
 
+    /// Note consecutive transitions of the only environment, in slots that do not wrap around; it
+    /// ends where flags are not zero.
+    pub(super) fn push_run(&mut self, slot: usize, number: u64, flags: &[u8]) {
+        let Some((&last, others)) = flags.split_last() else {
+            return;
+        };
+        self.push(slot as u32, number, 0, flags[0] != 0);
+        let mut step = self.step[slot];
+        let next = &mut self.next[slot..slot + flags.len()];
+        let steps = &mut self.step[slot + 1..slot + flags.len()];
+        for (i, &flag) in others.iter().enumerate() {
+            let ends = flag != 0;
+            next[i] = if ends { NONE } else { (slot + i + 1) as u32 };
+            step = if ends { 0 } else { step.wrapping_add(1) };
+            steps[i] = step;
+        }
+        next[others.len()] = NONE;
+        self.tails[0] = if last != 0 {
+            NO_TAIL
+        } else {
+            Tail {
+                number: number + others.len() as u64,
+                slot: (slot + others.len()) as u32,
+                step,
+            }
+        };
+    }
+
     /// The transition after the one in `slot`, or [`NONE`] at an episode's end and at its newest.
     #[inline]
     pub(super) fn next(&self, slot: u32) -> u32 {

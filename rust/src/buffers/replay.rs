@@ -208,18 +208,31 @@ impl Replay {
         let rewards = &rows.rewards[first..first + count];
         self.rewards[slot..slot + here].copy_from_slice(&rewards[..here]);
         self.rewards[..count - here].copy_from_slice(&rewards[here..]);
-        let mut at = slot;
-        for i in first..first + count {
-            let flags = (u8::from(rows.terminated[i] != 0) * TERMINATED)
-                | (u8::from(rows.truncated[i] != 0) * TRUNCATED);
-            self.flags[at] = flags;
-            let env = env_of(rows, i, self.layout.num_envs);
-            self.links.push(at as u32, self.pushed, env, flags != 0);
-            self.pushed += 1;
-            at = if at + 1 == capacity { 0 } else { at + 1 };
-        }
-        self.head = at;
+        self.push_flags(rows, first, here, slot);
+        self.push_flags(rows, first + here, count - here, 0);
+        self.head = (slot + count) % capacity;
         self.len = (self.len + count).min(capacity);
+    }
+
+    /// Flags and links of rows whose slots do not wrap around.
+    fn push_flags(&mut self, rows: &Rows, first: usize, count: usize, slot: usize) {
+        let terminated = &rows.terminated[first..first + count];
+        let truncated = &rows.truncated[first..first + count];
+        let flags = &mut self.flags[slot..slot + count];
+        for ((flags, &terminated), &truncated) in flags.iter_mut().zip(terminated).zip(truncated) {
+            *flags =
+                (u8::from(terminated != 0) * TERMINATED) | (u8::from(truncated != 0) * TRUNCATED);
+        }
+        if self.layout.num_envs == 1 {
+            self.links.push_run(slot, self.pushed, flags);
+        } else {
+            for (i, &flags) in flags.iter().enumerate() {
+                let env = env_of(rows, first + i, self.layout.num_envs);
+                let number = self.pushed + i as u64;
+                self.links.push((slot + i) as u32, number, env, flags != 0);
+            }
+        }
+        self.pushed += count as u64;
     }
 
     /// Write the slots of a uniform sample.
