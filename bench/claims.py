@@ -23,6 +23,7 @@ CALL = "gae call 16x4 f32"
 START = "process start"
 PPO = "PPO CartPole 8x32, 20 epochs of 256"
 CARTPOLE_PEERS = ("rlox VecEnv", "gymnasium native")
+PUSH_256 = "replay push_batch 256"
 PRIORITIZED = "replay prioritized sample and update 256"
 MICROSECOND, MILLISECOND = 1e-6, 1e-3
 

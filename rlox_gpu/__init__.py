@@ -69,6 +69,8 @@ _HOME = {
     "RolloutBatch": "batch",
     "RolloutBuffer": "buffers.rollout",
     "PPOLoss": "losses",
+    "MmapReplayBuffer": "buffers.mapped",
+    "OfflineDatasetBuffer": "buffers.offline",
     "PrioritizedReplayBuffer": "buffers.replay",
     "ReplayBuffer": "buffers.replay",
     "PPO": "algorithms.ppo",

@@ -448,6 +448,9 @@ class CartPoleVec:
 
 # -- buffers ---------------------------------------------------------------------------------
 
+def draw_slots(count: int, len: int, seed: int, step: int, /) -> NDArray[np.uint32]:
+    """The slots that a uniform sample of a buffer of ``len`` transitions consists of."""
+
 _Part = tuple[str | None, np.dtype[Any], list[int]]
 
 class ReplayStore:

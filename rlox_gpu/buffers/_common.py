@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,26 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _NEEDED = ("obs", "actions", "rewards", "terminated", "truncated")
+
+
+def extend_with(
+    push_batch: Callable[..., None], batch: Mapping[str, Any], options: tuple[str, ...]
+) -> None:
+    """Call ``push_batch`` with the entries of ``batch``, and those of ``options`` by their names.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``batch`` is no mapping, or a key is missing.
+    """
+    if not isinstance(batch, Mapping):
+        raise TypeError(f"batch: expected a dict of arrays, got {described(batch)}")
+    missing = [name for name in _NEEDED if name not in batch]
+    if missing:
+        raise ValueError(f"batch: expected the keys {', '.join(_NEEDED)}, {missing} are missing")
+    obs, *others = (batch[name] for name in _NEEDED)
+    more = {name: batch[name] for name in options if name in batch}
+    push_batch(obs, batch.get("next_obs"), *others, **more)
 
 
 class Common:
@@ -34,17 +54,8 @@ class Common:
         TypeError, ValueError
             If a key is missing, or an array does not fit.
         """
-        if not isinstance(batch, Mapping):
-            raise TypeError(f"batch: expected a dict of arrays, got {described(batch)}")
-        missing = [name for name in _NEEDED if name not in batch]
-        if missing:
-            raise ValueError(
-                f"batch: expected the keys {', '.join(_NEEDED)}, {missing} are missing"
-            )
-        obs, *others = (batch[name] for name in _NEEDED)
-        options = {name: batch[name] for name in self._row_options if name in batch}
         store: Any = self
-        store.push_batch(obs, batch.get("next_obs"), *others, **options)
+        extend_with(store.push_batch, batch, self._row_options)
 
     def save(self, path: str | Path) -> None:
         """Write the buffer to a file, whole or not at all.

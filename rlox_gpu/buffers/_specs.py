@@ -36,7 +36,7 @@ class Specs:
         self.parts = observation_parts(obs_dim, obs_dtype)
         self.action = (_dtype("act_dtype", act_dtype), shape_of("act_dim", act_dim))
         # In the order of the core.
-        self.numbers = {
+        self.numbers: dict[str, Any] = {
             "num_envs": positive("num_envs", num_envs, WORDS),
             "deduplicate": deduplicate,
             "n_step": positive("n_step", n_step, WORDS),

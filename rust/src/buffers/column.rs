@@ -2,6 +2,9 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(target_os = "linux")]
+use std::ffi::{c_int, c_void};
+
 use super::gather::gather;
 
 /// `rows` rows of `width` bytes, zero at first.
@@ -18,10 +21,12 @@ impl Column {
     #[must_use]
     pub fn new(rows: usize, width: usize) -> Self {
         let bytes = rows.checked_mul(width).expect("an addressable size");
+        let mut memory = vec![0; bytes.div_ceil(size_of::<u64>())];
+        ask_for_huge_pages(&mut memory);
         Self {
             width,
             rows,
-            memory: vec![0; bytes.div_ceil(size_of::<u64>())],
+            memory,
         }
     }
 
@@ -51,6 +56,12 @@ impl Column {
         &self.bytes()[index as usize * self.width..][..self.width]
     }
 
+    #[inline]
+    pub(super) fn row_mut(&mut self, index: usize) -> &mut [u8] {
+        let width = self.width;
+        &mut self.bytes_mut()[index * width..][..width]
+    }
+
     /// Write `rows` from `slot` on, and what does not fit there from the first row on.
     pub(super) fn write(&mut self, slot: usize, rows: &[u8]) {
         let at = slot * self.width;
@@ -75,6 +86,30 @@ impl Column {
         let row_at = |i: usize| &bytes[slots[i] as usize * width..][..width];
         gather(slots.len(), width, row_at, out);
     }
+}
+
+/// Rows at random places miss the table of small pages more often than the caches: ask for pages
+/// of two megabytes, which Linux may refuse.
+fn ask_for_huge_pages(memory: &mut [u64]) {
+    #[cfg(target_os = "linux")]
+    {
+        const HUGE_PAGE: usize = 1 << 21;
+        const PAGE: usize = 1 << 12;
+        const MADV_HUGEPAGE: c_int = 14;
+        unsafe extern "C" {
+            fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int;
+        }
+        let bytes = size_of_val(memory);
+        if bytes >= 2 * HUGE_PAGE {
+            let address = memory.as_mut_ptr() as usize;
+            let start = address.next_multiple_of(PAGE);
+            let length = (address + bytes - start) & !(PAGE - 1);
+            // SAFETY: whole pages of this memory; the advice does not change their contents.
+            unsafe { madvise(start as *mut c_void, length, MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
 }
 
 #[cfg(test)]

@@ -82,14 +82,14 @@ fn copy_exactly<const N: usize>(to: &mut [u8], from: &[u8]) {
 /// may overlap those before them.
 #[inline(always)]
 fn copy_by_sixteens(to: &mut [u8], from: &[u8]) {
-    let width = to.len();
-    assert!(width >= 16 && from.len() == width, "a row of the width");
-    let mut at = 0;
-    while at + 16 <= width {
-        to[at..at + 16].copy_from_slice(&from[at..at + 16]);
-        at += 16;
+    assert_eq!(to.len(), from.len(), "a row of the width");
+    let blocks = from.as_chunks::<16>().0;
+    for (to, block) in to.as_chunks_mut::<16>().0.iter_mut().zip(blocks) {
+        *to = *block;
     }
-    to[width - 16..].copy_from_slice(&from[width - 16..]);
+    if let (Some(to), Some(last)) = (to.last_chunk_mut::<16>(), from.last_chunk::<16>()) {
+        *to = *last;
+    }
 }
 
 #[cfg(test)]

@@ -166,12 +166,45 @@ impl Replay {
         let (capacity, count) = (self.layout.capacity, rows.rewards.len());
         assert_eq!(rows.obs.len(), self.parts.len(), "parts");
         assert!(rows.terminated.len() == count && rows.truncated.len() == count);
+        if count == 1 {
+            return self.push_row(rows);
+        }
         let mut first = 0;
         while first < count {
             let block = (count - first).min(capacity);
             self.push_block(rows, first, block);
             first += block;
         }
+    }
+
+    /// One row, without what only several need.
+    fn push_row(&mut self, rows: &Rows) {
+        let slot = self.head;
+        let env = env_of(rows, 0, self.layout.num_envs);
+        for (part, Observation { obs, next }) in self.parts.iter_mut().zip(rows.obs) {
+            match part {
+                Part::Twice {
+                    obs: to,
+                    next: then,
+                } => {
+                    to.row_mut(slot).copy_from_slice(obs);
+                    match next {
+                        Some(next) => then.row_mut(slot).copy_from_slice(next),
+                        None => then.row_mut(slot).fill(0),
+                    }
+                }
+                Part::Once(frames) => frames.write(slot, obs, *next, env),
+            }
+        }
+        self.actions.row_mut(slot).copy_from_slice(rows.actions);
+        self.rewards[slot] = rows.rewards[0];
+        let flags = flags_of(rows.terminated[0], rows.truncated[0]);
+        self.flags[slot] = flags;
+        self.links.push(slot as u32, self.pushed, env, flags != 0);
+        self.pushed += 1;
+        let capacity = self.layout.capacity;
+        self.head = if slot + 1 == capacity { 0 } else { slot + 1 };
+        self.len = (self.len + 1).min(capacity);
     }
 
     /// At most as many rows as there are slots.
@@ -220,8 +253,7 @@ impl Replay {
         let truncated = &rows.truncated[first..first + count];
         let flags = &mut self.flags[slot..slot + count];
         for ((flags, &terminated), &truncated) in flags.iter_mut().zip(terminated).zip(truncated) {
-            *flags =
-                (u8::from(terminated != 0) * TERMINATED) | (u8::from(truncated != 0) * TRUNCATED);
+            *flags = flags_of(terminated, truncated);
         }
         if self.layout.num_envs == 1 {
             self.links.push_run(slot, self.pushed, flags);
@@ -385,6 +417,11 @@ impl Replay {
             *truncated = u8::from(flags & TRUNCATED != 0);
         }
     }
+}
+
+#[inline(always)]
+fn flags_of(terminated: u8, truncated: u8) -> u8 {
+    (u8::from(terminated != 0) * TERMINATED) | (u8::from(truncated != 0) * TRUNCATED)
 }
 
 #[inline(always)]

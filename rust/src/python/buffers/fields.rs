@@ -6,6 +6,7 @@ use std::ffi::c_int;
 
 use numpy::npyffi::{self, PY_ARRAY_API, npy_intp};
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::PyTypeInfo;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -24,6 +25,8 @@ pub(super) struct Field {
     /// What it is called in a dict of observations.
     pub(super) key: Option<Py<PyString>>,
     dtype: Py<PyAny>,
+    /// The address of NumPy's array type: asking for it takes longer than a comparison.
+    array_type: usize,
     /// NumPy's number of the dtype, the same for names of the same type.
     type_num: c_int,
     shape: Vec<usize>,
@@ -113,6 +116,7 @@ impl Field {
         Ok(Self {
             name: name.to_owned(),
             key: None,
+            array_type: PyUntypedArray::type_object(dtype.py()).as_ptr() as usize,
             dtype: dtype.unbind(),
             type_num,
             shape: shape.to_vec(),
@@ -157,10 +161,12 @@ impl Field {
     /// Where the rows are, if the argument is an array that can be read as it stands.
     fn address(&self, object: &Bound<'_, PyAny>, count: Count) -> Option<usize> {
         const NEEDED: c_int = npyffi::NPY_ARRAY_C_CONTIGUOUS | npyffi::NPY_ARRAY_ALIGNED;
-        let array = object.cast::<PyUntypedArray>().ok()?;
+        if object.get_type_ptr() as usize != self.array_type {
+            return None;
+        }
         // SAFETY: a live array object, whose fields the caller keeps still.
         let (fields, descr) = unsafe {
-            let fields = &(*array.as_array_ptr()).fields;
+            let fields = &(*object.as_ptr().cast::<npyffi::PyArrayObject>()).fields;
             (fields, &(*fields.descr).fields)
         };
         let swapped = if cfg!(target_endian = "little") {

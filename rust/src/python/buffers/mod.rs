@@ -22,11 +22,33 @@ use pyo3::types::{PyDict, PyString};
 
 use self::fields::Field;
 use self::scalars::{as_seed, check_not_empty, positive};
+use crate::buffers::draw::{self, Draw};
 use crate::buffers::{Layout, Priorities, Replay};
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(draw_slots, module)?)?;
     module.add_class::<ReplayStore>()?;
     module.add_class::<prioritized::PrioritizedStore>()
+}
+
+/// The slots that a uniform sample of a buffer of `len` transitions consists of.
+#[pyfunction]
+#[pyo3(signature = (count, len, seed, step, /))]
+fn draw_slots(
+    py: Python<'_>,
+    count: usize,
+    len: u64,
+    seed: u64,
+    step: u32,
+) -> PyResult<Bound<'_, PyArray1<u32>>> {
+    if !(1..=1 << 32).contains(&len) {
+        return Err(PyValueError::new_err(format!(
+            "len: expected 1 to 2**32 transitions, got {len}"
+        )));
+    }
+    let mut slots = vec![0; count];
+    draw::uniform(&mut slots, len, Draw { seed, step });
+    Ok(PyArray1::from_vec(py, slots))
 }
 
 /// An observation's key in a dict or None, its dtype and its shape.
