@@ -1,8 +1,9 @@
 """What the compiled kernels ask of a GPU: counts from the PTX simulator, not times.
 
-``python bench/counts.py [--markdown FILE]``. Every kernel is compiled for each architecture and
-the PTX of sm_90 is executed on the CPU. Bytes are those that the instructions ask for, "moved" is
-32 bytes for each sector that they touch, the minimum is what the job needs at least; registers
+``python bench/counts.py [--markdown FILE]``, some five minutes. Every kernel is compiled for each
+architecture and the PTX of sm_90 is executed on the CPU. Bytes are those that the instructions ask
+for, "moved" is 32 bytes for each sector that they touch, the minimum is what the job needs at
+least: every element once, of final values the sectors that hold one which is looked at. Registers
 and spills come from ptxas.
 """
 
@@ -14,8 +15,10 @@ import argparse  # noqa: E402
 import itertools  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from concurrent.futures import ProcessPoolExecutor  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
+from unittest import mock  # noqa: E402
 
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path[:0] = [str(TESTS / "ptxsim"), str(TESTS)]
@@ -23,8 +26,10 @@ sys.path[:0] = [str(TESTS / "ptxsim"), str(TESTS)]
 import numpy as np  # noqa: E402
 import ptxsim  # noqa: E402
 import torch  # noqa: E402
+import triton  # noqa: E402
 from estimator_cases import ESTIMATORS, launch, make_inputs, rates_of, rows_of  # noqa: E402
 from factories import make_gae_inputs, row_major  # noqa: E402
+from rich.progress import track  # noqa: E402
 from simulated_cuda import compile_kernels  # noqa: E402
 from tables import Table  # noqa: E402
 
@@ -38,12 +43,44 @@ NUM_ENVS = 4096
 
 @dataclass(frozen=True)
 class Count:
-    """One kernel at one size: ``run(architecture)`` gives its statistics and its module."""
+    """One kernel at one size.
+
+    ``run(architecture)`` gives the PTX by architecture and, for the one that is executed, the
+    statistics, for the others None.
+    """
 
     name: str
     elements: int
     minimum: float
     run: Callable
+
+
+def compiled(call):
+    """``run`` of a Triton kernel that ``call`` launches."""
+    launch_kernel = triton.runtime.JITFunction.run
+
+    def run(architecture):
+        found = []
+
+        def compile_only(self, *args, warmup, **kwargs):
+            found.append(launch_kernel(self, *args, warmup=True, **kwargs).asm["ptx"])
+
+        with ptxsim.triton_driver(arch=architecture) as sim:
+            if architecture == EXECUTED:
+                call()
+                return sim.launches[-1], sim.modules[-1]
+            with mock.patch.object(triton.runtime.JITFunction, "run", compile_only):
+                call()
+        return None, found[-1]
+
+    return run
+
+
+def final_bytes(truncated, size):
+    """Bytes per element of the sectors of final values that hold one which is looked at."""
+    values = SECTOR_BYTES // size
+    looked_at = truncated * (1 - truncated)  # cut short and not terminated
+    return size * (1 - (1 - looked_at) ** values)
 
 
 def gae(name, num_steps, num_envs, *, time_dim=0, dtype=torch.float32, truncated=0.0):
@@ -53,9 +90,9 @@ def gae(name, num_steps, num_envs, *, time_dim=0, dtype=torch.float32, truncated
     # Reward, value, flag in; advantage, return out; the value after the last step.
     minimum = 4 * size + 1 + size / num_steps
     if truncated:
-        minimum += 1 + size * truncated
+        minimum += 1 + final_bytes(truncated, size)
 
-    def run(architecture):
+    def call():
         import rlox_gpu
         from rlox_gpu import _dispatch
 
@@ -70,11 +107,10 @@ def gae(name, num_steps, num_envs, *, time_dim=0, dtype=torch.float32, truncated
             inputs = row_major(inputs)
         tensors = {key: torch.as_tensor(value) for key, value in inputs.items()}
         tensors = {k: t.to(dtype) if t.is_floating_point() else t for k, t in tensors.items()}
-        with ptxsim.triton_driver(arch=architecture) as sim, _dispatch.force_triton():
+        with _dispatch.force_triton():
             rlox_gpu.gae(**tensors, time_dim=time_dim)
-        return sim.launches[-1], sim.modules[-1]
 
-    return Count(f"gae {name}", elements, minimum, run)
+    return Count(f"gae {name}", elements, minimum, compiled(call))
 
 
 def estimator(name, num_steps, num_envs, *, rows, outputs, truncated=0.0):
@@ -82,23 +118,21 @@ def estimator(name, num_steps, num_envs, *, rows, outputs, truncated=0.0):
     arrays = len(ESTIMATORS[name][0]) + 1 + len(outputs)
     minimum = 4 * arrays + 1 + 4 / num_steps
     if truncated:
-        minimum += 1 + 4 * truncated
+        minimum += 1 + final_bytes(truncated, 4)
 
-    def run(architecture):
+    def call():
         inputs = make_inputs(
             name, 0, num_steps, num_envs, truncation=bool(truncated), end_rate=truncated or 0.02
         )
         if rows:
             inputs = {key: rows_of(x) for key, x in inputs.items()}
-        with ptxsim.triton_driver(arch=architecture) as sim:
-            launch(name, inputs, rates_of(name), wanted=outputs)
-        return sim.launches[-1], sim.modules[-1]
+        launch(name, inputs, rates_of(name), wanted=outputs)
 
     layout = "row-major" if rows else "time-major"
     share = f", {truncated:.0%} truncated" if truncated else ""
     title = "td_lambda" if outputs == ("returns",) and name == "gae" else name
     label = f"{title} {'+'.join(outputs)}, {num_steps}x{num_envs} {layout}{share}"
-    return Count(label, num_steps * num_envs, minimum, run)
+    return Count(label, num_steps * num_envs, minimum, compiled(call))
 
 
 def estimators():
@@ -113,15 +147,14 @@ def estimators():
 def random(name, draw, dtype, count=2**16):
     """An array of random numbers, which is only written."""
 
-    def run(architecture):
+    def call():
         from rlox_gpu import _dispatch
         from rlox_gpu.ops import random as ops
 
-        with ptxsim.triton_driver(arch=architecture) as sim, _dispatch.force_triton():
+        with _dispatch.force_triton():
             draw(ops, count)
-        return sim.launches[-1], sim.modules[-1]
 
-    return Count(name, count, dtype.itemsize, run)
+    return Count(name, count, dtype.itemsize, compiled(call))
 
 
 class RecordingModule:
@@ -195,7 +228,7 @@ def counts():
 def row(count):
     runs = {architecture: count.run(architecture) for architecture in ARCHITECTURES}
     stats, _ = runs[EXECUTED]
-    resources = [ptxsim.ptxas_info(module)[launched.kernel] for launched, module in runs.values()]
+    resources = [ptxsim.ptxas_info(module)[stats.kernel] for _, module in runs.values()]
     per = count.elements
     asked = stats.global_bytes / per
     return (
@@ -210,6 +243,12 @@ def row(count):
         " ".join(str(found["registers"]) for found in resources),
         str(sum(found["spill_stores"] + found["spill_loads"] for found in resources)),
     )
+
+
+def numbered_row(number):
+    """The row of one of :func:`counts`, which are closures and stay in their process."""
+    torch.set_num_threads(1)
+    return row(counts()[number])
 
 
 def table():
@@ -227,14 +266,16 @@ def table():
     )
     architectures = " ".join(f"sm_{architecture}" for architecture in ARCHITECTURES)
     note = f"Per element, PTX of sm_{EXECUTED} in the simulator; registers for {architectures}."
-    return Table("Counts", columns, tuple(map(row, counts())), note)
+    number = len(counts())
+    with ProcessPoolExecutor() as pool:
+        rows = tuple(track(pool.map(numbered_row, range(number)), "counting", total=number))
+    return Table("Counts", columns, rows, note)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--markdown", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     counted = table()
     from report import show
 
