@@ -1,4 +1,4 @@
-"""Token divergences against torch, NumPy and rlox, as users of each write them, and summed."""
+"""Divergences of tokens and of whole vocabularies against torch, NumPy and rlox, as users write."""
 
 import functools
 from dataclasses import dataclass
@@ -149,6 +149,125 @@ CASES = [
     for job, shape in JOBS.items()
     for case in cases([job], EACH_TOKEN if shape.reduction == "none" else SEQUENCES)
 ]
+
+
+# -- over whole vocabularies -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    rows: int
+    size: int
+    dtype: str = "float32"
+    backward: bool = False
+
+
+def full_kl_job(name, shape):
+    size = 2 if shape.dtype == "bfloat16" else 4
+    moves = 5 if shape.backward else 2
+    again = ", read again, one gradient written" if shape.backward else ""
+    elements = shape.rows * shape.size
+    job = Job(
+        name=f"full_kl {name}",
+        group="kl",
+        items=elements,
+        unit="tokens of the vocabulary",
+        nbytes=moves * size * elements,
+        traffic=f"{moves * size} B: both logits read{again}",
+    )
+    return job, shape
+
+
+FULL_JOBS = dict(
+    [
+        full_kl_job("f32 512x50257", Vocabulary(512, 50257)),
+        full_kl_job("f32 128x50257 backward", Vocabulary(128, 50257, backward=True)),
+        full_kl_job("bf16 256x50257", Vocabulary(256, 50257, dtype="bfloat16")),
+    ]
+)
+
+
+@functools.cache
+def logits_of(shape):
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    dtype = getattr(torch, shape.dtype)
+    logits = torch.randn(shape.rows, shape.size, generator=generator) * 3
+    noise = torch.randn(shape.rows, shape.size, generator=generator)
+    return logits.to(dtype), (logits + noise).to(dtype)
+
+
+def check_full_kl(shape, got):
+    import torch
+
+    some = slice(0, 8)
+    log_p, log_q = (torch.log_softmax(x[some].double(), -1) for x in logits_of(shape))
+    expected = (log_p.exp() * (log_p - log_q)).sum(-1)
+    torch.testing.assert_close(got.detach().cpu()[some].double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def full_kl_work(shape, device, function):
+    """The work of ``function(logits, ref_logits)``, with a backward pass if the shape says so."""
+    import torch
+
+    def prepared():
+        logits, ref_logits = (x.to(device) for x in logits_of(shape))
+        return logits.detach().requires_grad_(shape.backward), ref_logits
+
+    def run(pair):
+        got = function(*pair)
+        if shape.backward:
+            torch.autograd.grad(got.sum(), pair[0])
+        return got
+
+    nbytes = sum(x.nbytes for x in logits_of(shape))
+    sets = [prepared() for _ in range(rotation(device, nbytes))]
+    call, calls = over_rotated(run, sets, device)
+    return Work(call, lambda: check_full_kl(shape, run(sets[0])), calls)
+
+
+def ours_full_kl(shape, device):
+    import rlox_gpu
+
+    return full_kl_work(shape, device, rlox_gpu.full_kl)
+
+
+def torch_kl_div(shape, device):
+    return full_kl_work(shape, device, _kl_div)
+
+
+def torch_kl_div_row_by_row(shape, device):
+    """What trainers do to save memory."""
+
+    def looped(logits, ref_logits):
+        import torch
+
+        return torch.stack([_kl_div(*pair) for pair in zip(logits, ref_logits, strict=True)])
+
+    return full_kl_work(shape, device, looped)
+
+
+def _kl_div(logits, ref_logits):
+    import torch
+
+    log_p, log_q = (torch.log_softmax(x.float(), -1) for x in (logits, ref_logits))
+    kl_div = torch.nn.functional.kl_div
+    return kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+
+
+FULL_KL = [
+    Provider("rlox-gpu torch", ours_full_kl, ("cpu", "cuda"), ours=True, needs=("torch",)),
+    Provider("torch kl_div", torch_kl_div, ("cpu", "cuda"), needs=("torch",)),
+    Provider("torch row by row", torch_kl_div_row_by_row, ("cpu", "cuda"), needs=("torch",)),
+]
+
+
+@pytest.mark.parametrize(("job", "provider", "device"), cases(list(FULL_JOBS), FULL_KL))
+def bench_full_kl(check_then_time, job, provider, device):
+    check_then_time(job, provider, device, FULL_JOBS[job])
+
+
 COPIES = {
     Job(
         name=f"copy f32 {shape.batch}x{shape.length}",

@@ -19,6 +19,8 @@ LOGPROBS = "token_logprobs f32 4x512x50257"
 LOGPROBS_PEERS = ("torch log_softmax", "torch row by row")
 KL_K1 = "token KL k1 f32 64x2048"
 KL_K3 = "token KL k3 f32 64x2048"
+FULL_KL = "full_kl f32 512x50257"
+FULL_KL_PEERS = ("torch kl_div", "torch row by row")
 CALL = "gae call 16x4 f32"
 START = "process start"
 PPO = "PPO CartPole 8x32, 20 epochs of 256"
@@ -131,6 +133,11 @@ CLAIMS = (
         "token KL k1 against the faster of torch and NumPy",
         ratio(KL_K1, "rlox-gpu numpy", "torch", "numpy"),
         1,
+    ),
+    Claim(
+        "full_kl 512x50257 against torch",
+        ratio(FULL_KL, "rlox-gpu torch", *FULL_KL_PEERS),
+        2,
     ),
     Claim(
         "CartPole n=4096 against the fastest peer",

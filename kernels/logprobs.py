@@ -4,75 +4,28 @@ The forward pass reads each logit once, the backward pass reads it once and writ
 once: in bf16 two bytes per element and four; beside that a row moves some forty bytes. The running
 maximum and sums are those of Milakov and Gimelshein, "Online normalizer calculation for softmax",
 2018, https://arxiv.org/abs/1805.02867, kept per lane: lanes meet only at the end of a row.
-
-A row of 50,257 elements starts anywhere. Its aligned middle is read in pieces of 16 bytes, what
-lies before the first cache line and behind the last whole piece element by element.
 """
-
-import math
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
 from ._runtime import current
+from ._vocabulary import (
+    FLOOR,
+    LN_2,
+    LOG2_E,
+    common_alignment,
+    edge_of,
+    exp2_of_difference,
+    head_of,
+    row_config,
+    row_constants,
+    row_start,
+)
 
-_LOG2_E = tl.constexpr(1.4426950408889634)
-_LN_2 = tl.constexpr(0.6931471805599453)
-# Two to this is zero, and unlike negative infinity it can be multiplied by zero.
-_FLOOR = tl.constexpr(-16384.0)
-# Bytes of an access and of a cache line, and accesses of a lane that are under way together.
-_ACCESS = 16
-_LINE = 128
+# Accesses of a lane that are under way together.
 _AHEAD = 2
-
-
-class RowConfig(NamedTuple):
-    """How a program walks its row: its warps, and the elements of an access."""
-
-    num_warps: int
-    vector: int
-
-
-def row_config(vocabulary: int, element_size: int, alignment: int = _ACCESS) -> RowConfig:
-    """The shape of the programs for rows of this length.
-
-    ``alignment`` is the number of elements by which all rows of all arrays are apart; it bounds
-    the width of an access.
-    """
-    vector = math.gcd(_ACCESS // element_size, alignment)
-    row_bytes = vocabulary * element_size
-    if row_bytes <= 4096:
-        return RowConfig(1, vector)
-    return RowConfig(4 if row_bytes <= 32768 else 8, vector)
-
-
-@triton.jit
-def _row_start(inner, stride_outer, stride_inner):
-    row = tl.program_id(0).to(tl.int64)
-    return row // inner * stride_outer + row % inner * stride_inner
-
-
-@triton.jit
-def _head(row, vocabulary, LINE: tl.constexpr):
-    """Elements before the first cache line that starts inside the row."""
-    element = row.to(tl.int64) // (row.dtype.element_ty.primitive_bitwidth // 8)
-    return tl.minimum((-element) & (LINE - 1), vocabulary).to(tl.int32)
-
-
-@triton.jit
-def _edge(step, head, ragged, CHUNKS: tl.constexpr, LINE: tl.constexpr):
-    """Columns outside the aligned middle, a lane each: below ``head``, and from ``ragged`` on."""
-    lane = step * CHUNKS + tl.arange(0, CHUNKS)[:, None]
-    column = tl.where(lane < LINE, lane, lane - LINE + ragged)
-    return column, (lane < head) | (lane >= LINE)
-
-
-@triton.jit
-def _exp2_of_difference(x, origin, scale):
-    u = (x - origin) * scale
-    return u, tl.exp2(u)
 
 
 @triton.jit
@@ -83,15 +36,15 @@ def _absorb(tiles, peak, total, weighted, scale, ENTROPY: tl.constexpr):
         highest = tl.maximum(highest, tl.max(tiles[i], 1))
     # While all is negative infinity any finite origin gives weights of zero.
     origin = tl.where(highest == float("-inf"), 0.0, highest)
-    shift, factor = _exp2_of_difference(peak, origin, scale)
+    shift, factor = exp2_of_difference(peak, origin, scale)
     if ENTROPY:
-        weighted = factor * (weighted + tl.maximum(shift, _FLOOR) * total)
+        weighted = factor * (weighted + tl.maximum(shift, FLOOR) * total)
     total *= factor
     for i in tl.static_range(len(tiles)):
-        u, weight = _exp2_of_difference(tiles[i], origin[:, None], scale)
+        u, weight = exp2_of_difference(tiles[i], origin[:, None], scale)
         total += tl.sum(weight, 1)
         if ENTROPY:
-            weighted += tl.sum(weight * tl.maximum(u, _FLOOR), 1)
+            weighted += tl.sum(weight * tl.maximum(u, FLOOR), 1)
     return highest, total, weighted
 
 
@@ -117,9 +70,9 @@ def _forward_kernel(
 ):
     """A program owns a row."""
     STEP: tl.constexpr = CHUNKS * VECTOR
-    scale = tl.full([], inverse_temperature * _LOG2_E, ACCUMULATOR)
-    row = logits + _row_start(inner, stride_outer, stride_inner)
-    head = _head(row, vocabulary, LINE)
+    scale = tl.full([], inverse_temperature * LOG2_E, ACCUMULATOR)
+    row = logits + row_start(inner, stride_outer, stride_inner)
+    head = head_of(row, vocabulary, LINE)
     middle = tl.multiple_of(row + head, 16)
     chunk = tl.arange(0, CHUNKS)[:, None] * VECTOR
     place = chunk + tl.arange(0, VECTOR)[None, :]
@@ -143,26 +96,26 @@ def _forward_kernel(
         left -= STEP
     ragged = vocabulary - (vocabulary - head) % VECTOR
     for step in tl.static_range((2 * LINE + CHUNKS - 1) // CHUNKS):
-        column, inside = _edge(step, head, ragged, CHUNKS, LINE)
+        column, inside = edge_of(step, head, ragged, CHUNKS, LINE)
         inside &= column < vocabulary
         tiles = (tl.load(row + column, mask=inside, other=float("-inf")).to(ACCUMULATOR),)
         peak, total, weighted = _absorb(tiles, peak, total, weighted, scale, ENTROPY)
 
     highest = tl.max(peak, 0)
     origin = tl.where(highest == float("-inf"), 0.0, highest)
-    shift, factor = _exp2_of_difference(peak, origin, scale)
+    shift, factor = exp2_of_difference(peak, origin, scale)
     row_sum = tl.sum(total * factor, 0)
     log_sum = tl.log(row_sum)
     number = tl.program_id(0).to(tl.int64)
     token = tl.load(tokens + number)
     known = (token >= 0) & (token < vocabulary)
     logit = tl.load(row + token, mask=known, other=float("nan")).to(ACCUMULATOR)
-    tl.store(logprobs + number, (logit - highest) * scale * _LN_2 - log_sum)
+    tl.store(logprobs + number, (logit - highest) * scale * LN_2 - log_sum)
     tl.store(maxima + number, highest)
     tl.store(log_sums + number, log_sum)
     if ENTROPY:
-        against_row = factor * (weighted + tl.maximum(shift, _FLOOR) * total)
-        tl.store(entropies + number, log_sum - _LN_2 * (tl.sum(against_row, 0) / row_sum))
+        against_row = factor * (weighted + tl.maximum(shift, FLOOR) * total)
+        tl.store(entropies + number, log_sum - LN_2 * (tl.sum(against_row, 0) / row_sum))
 
 
 @triton.jit
@@ -172,7 +125,7 @@ def _gradient(
     log_p = (x - peak) * scale - log_sum
     factor = slope
     if ENTROPY:
-        log_p = tl.maximum(log_p, _FLOOR, propagate_nan=tl.PropagateNan.ALL)
+        log_p = tl.maximum(log_p, FLOOR, propagate_nan=tl.PropagateNan.ALL)
         factor = slope + log_slope * log_p
     return tl.exp2(log_p) * factor + tl.where(column == token, chosen, 0.0)
 
@@ -201,23 +154,23 @@ def _backward_kernel(
 ):
     """A program owns a row. Logarithms are to base two."""
     STEP: tl.constexpr = CHUNKS * VECTOR
-    scale = tl.full([], inverse_temperature * _LOG2_E, ACCUMULATOR)
+    scale = tl.full([], inverse_temperature * LOG2_E, ACCUMULATOR)
     number = tl.program_id(0).to(tl.int64)
     # A token outside the vocabulary is no column: -1 and below never are, the rest is too large.
     token = tl.minimum(tl.maximum(tl.load(tokens + number), -1), vocabulary).to(tl.int32)
     peak = tl.load(maxima + number)
-    log_sum = tl.load(log_sums + number) * _LOG2_E
+    log_sum = tl.load(log_sums + number) * LOG2_E
     chosen = tl.load(grad_logprobs + number) * tl.full([], inverse_temperature, ACCUMULATOR)
     slope = -chosen
     log_slope = slope
     if ENTROPY:
         natural = tl.load(grad_entropies + number) * tl.full([], inverse_temperature, ACCUMULATOR)
         slope -= natural * tl.load(entropies + number)
-        log_slope = -natural * _LN_2
+        log_slope = -natural * LN_2
 
-    row = logits + _row_start(inner, stride_outer, stride_inner)
+    row = logits + row_start(inner, stride_outer, stride_inner)
     target = grad_logits + number * vocabulary
-    head = _head(row, vocabulary, LINE)
+    head = head_of(row, vocabulary, LINE)
     middle = tl.multiple_of(row + head, 16)
     target_middle = tl.multiple_of(
         target + head, VECTOR * (row.dtype.element_ty.primitive_bitwidth // 8)
@@ -259,7 +212,7 @@ def _backward_kernel(
         at -= STEP
     ragged = vocabulary - (vocabulary - head) % VECTOR
     for step in tl.static_range((2 * LINE + CHUNKS - 1) // CHUNKS):
-        column, inside = _edge(step, head, ragged, CHUNKS, LINE)
+        column, inside = edge_of(step, head, ragged, CHUNKS, LINE)
         inside &= column < vocabulary
         x = tl.load(row + column, mask=inside, other=0.0).to(ACCUMULATOR)
         gradient = _gradient(
@@ -300,18 +253,14 @@ def launch_backward(
     grad_logits: torch.Tensor,
 ) -> None:
     """Write ``grad_logits``, contiguous and of the shape of ``logits`` ``[outer, inner, V]``."""
-    size = logits.element_size()
-    alignment = math.gcd(
-        (logits.data_ptr() - grad_logits.data_ptr()) // size,
-        *(logits.stride(i) - grad_logits.stride(i) for i in (0, 1) if logits.shape[i] > 1),
-    )
+    alignment = common_alignment(logits, grad_logits)
     _launch(
         _backward_kernel,
         logits,
         (tokens, maxima, log_sums, entropies, grad_logprobs, grad_entropies, grad_logits),
         temperature,
         entropies is not None,
-        row_config(logits.shape[2], size, alignment),
+        row_config(logits.shape[2], logits.element_size(), alignment),
     )
 
 
@@ -326,12 +275,8 @@ def _launch(kernel, logits, arrays, temperature, entropy, config):
             *logits.stride()[:2],
             1.0 / temperature,
             ENTROPY=entropy,
-            ACCUMULATOR=tl.float64 if logits.dtype is torch.float64 else tl.float32,
-            CHUNKS=32 * config.num_warps,
-            VECTOR=config.vector,
             AHEAD=_AHEAD,
-            LINE=_LINE // logits.element_size(),
-            num_warps=config.num_warps,
+            **row_constants(logits, config),
             # A product fused into the first addition of a sum over lanes would differ by lane.
             enable_fp_fusion=kernel is _backward_kernel,
         )

@@ -56,6 +56,7 @@ _HOME = {
     "sample_categorical": "ops.sampling",
     "sample_gaussian": "ops.sampling",
     "sample_squashed_gaussian": "ops.sampling",
+    "full_kl": "ops.kl",
     "token_kl": "ops.kl",
     "DPOLoss": "ops.preferences",
     "dpo_loss": "ops.preferences",

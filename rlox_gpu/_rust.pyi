@@ -127,6 +127,22 @@ def token_logprobs_backward_raw(
     vocabulary has no logit of its own.
     """
 
+def token_kl_of_arrays(
+    logprobs: NDArray[Any], ref_logprobs: object, kind: int, /
+) -> NDArray[Any] | None:
+    """Divergence estimates of contiguous arrays of one shape and floating dtype.
+
+    ``kind`` as for :func:`token_kl_raw`. None if the arrays are any other.
+    """
+
+def token_kl_contiguous(
+    logprobs: int, ref_logprobs: int, out: int, count: int, code: int, kind: int, /
+) -> None:
+    """Divergence estimates of ``count`` tokens on bare, contiguous memory.
+
+    Codes as for :func:`token_kl_raw`. The caller vouches for the memory.
+    """
+
 def token_kl_raw(
     logprobs: tuple[int, int, int],
     ref_logprobs: tuple[int, int, int],
@@ -168,6 +184,47 @@ def token_kl_backward_raw(
     ``gradients`` are the addresses of contiguous results, 0 for one that is not wanted; ``grad``
     is the gradient from above, one per token, to be divided by ``divisor``. The rest as for
     :func:`token_kl_raw`.
+    """
+
+def full_kl_raw(
+    logits: tuple[int, tuple[int, int], tuple[int, int]],
+    ref_logits: tuple[int, tuple[int, int], tuple[int, int]],
+    vocabulary: int,
+    code: int,
+    mask: int,
+    temperature: float,
+    divergences: int,
+    statistics: int,
+    /,
+) -> None:
+    """Divergences of categorical distributions on bare memory.
+
+    The logits are an address, ``(outer, inner)`` and the strides of both in elements; a row of
+    ``vocabulary`` logits is contiguous, and both have as many rows. ``mask`` are as many bytes, or
+    0 for none. The results, contiguous and float32 (float64 for float64 logits), are ``[rows]``
+    divergences and ``[rows, 4]`` statistics: with ``u = (logits - max) / temperature`` the maximum
+    and the logarithm of the sum of ``e^u``, of the logits and then of the reference's.
+
+    Codes of logits: 0 float16, 1 bfloat16, 2 float32, 3 float64. The caller vouches for the rest.
+    """
+
+def full_kl_backward_raw(
+    logits: tuple[int, tuple[int, int], tuple[int, int]],
+    ref_logits: tuple[int, tuple[int, int], tuple[int, int]],
+    vocabulary: int,
+    code: int,
+    mask: int,
+    temperature: float,
+    grad: int,
+    divergences: int,
+    statistics: int,
+    grad_logits: int,
+    grad_ref: int,
+    /,
+) -> None:
+    """The gradients of both logits, C-contiguous and of their type, 0 for one that is not wanted.
+
+    ``grad``, ``[rows]``, is the gradient of the divergences; the rest as for :func:`full_kl_raw`.
     """
 
 def dpo_loss_raw(

@@ -6,6 +6,7 @@ process of its own, by test_kernels_interpreter.py.
 
 import estimator_api_cases
 import estimator_kernel_cases
+import full_kl_kernel_cases
 import groups_kernel_cases
 import kernel_cases
 import kl_kernel_cases
@@ -23,6 +24,7 @@ for _cases in (
     kernel_cases,
     estimator_api_cases,
     estimator_kernel_cases,
+    full_kl_kernel_cases,
     kl_kernel_cases,
     logprobs_kernel_cases,
     policy_losses_kernel_cases,

@@ -266,6 +266,26 @@ def _kl_cases():
         yield name, partial(call, *arguments)
 
 
+def _full_kl_cases():
+    """Both passes in every number of warps, masked; the narrow accesses of rows that part."""
+    from rlox_gpu.ops import _full_kl_torch
+
+    def cases(name, logits, ref_logits, wanted):
+        rows = torch.zeros(2, 1, dtype=torch.float64 if logits.dtype is torch.float64 else None)
+        mask = rows == 0
+        name = f"full-kl-{name}-{str(logits.dtype)[6:]}"
+        yield name, partial(_full_kl_torch._forward, logits, ref_logits, mask, 1.0)
+        saved = (rows, logits, ref_logits, mask, rows, rows.expand(2, 4).contiguous())
+        yield f"{name}-backward", partial(_full_kl_torch._backward, *saved, 1.0, wanted)
+
+    for vocabulary, dtype in product((1000, 4003, 50257), _FLOATS):
+        logits = torch.zeros(2, 1, vocabulary, dtype=dtype)
+        yield from cases(str(vocabulary), logits, logits, [True, vocabulary == 50257])
+    for dtype in _FLOATS:
+        shifted = torch.zeros(2, 2, 50257, dtype=dtype)[:, :-1]
+        yield from cases("shifted", shifted, shifted.contiguous(), [True, True])
+
+
 def _preferences_cases():
     from rlox_gpu.ops import _preferences_torch
 
@@ -292,6 +312,7 @@ _CASES = (
     _estimator_cases,
     _gaussian_cases,
     _kl_cases,
+    _full_kl_cases,
     _policy_loss_cases,
     _preferences_cases,
 )

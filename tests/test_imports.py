@@ -190,6 +190,20 @@ print(rlox_gpu.linear_token_logprobs(np.ones((1, 2)), np.ones((4, 2)), tokens)[0
     np.testing.assert_allclose([float(word) for word in printed], -np.log(4.0), rtol=1e-6)
 
 
+def test_numpy_divergences_work_without_torch():
+    printed = in_fresh_process(
+        BLOCK_TORCH
+        + """
+import numpy as np, rlox_gpu
+logits, ref_logits = np.zeros((1, 2)), np.log([[0.2, 0.8]])
+print(rlox_gpu.full_kl(logits, ref_logits, reduction="mean"))
+print(rlox_gpu.token_kl(np.log([0.5]), np.log([0.2]), kind="k1")[0])
+"""
+    )
+    got = [float(word) for word in printed]
+    np.testing.assert_allclose(got, [np.log(0.5 / 0.4), np.log(2.5)])
+
+
 def test_numpy_wrappers_work_without_torch():
     printed = in_fresh_process(
         BLOCK_TORCH

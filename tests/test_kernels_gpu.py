@@ -2,6 +2,7 @@
 
 import estimator_api_cases
 import estimator_kernel_cases
+import full_kl_kernel_cases
 import groups_kernel_cases
 import kernel_cases
 import kl_kernel_cases
@@ -24,6 +25,7 @@ for _cases in (
     kernel_cases,
     estimator_api_cases,
     estimator_kernel_cases,
+    full_kl_kernel_cases,
     kl_kernel_cases,
     logprobs_kernel_cases,
     policy_losses_kernel_cases,
@@ -112,10 +114,12 @@ def test_no_call_waits_for_the_device():
     tokens = torch.zeros(3, dtype=torch.int64, device="cuda")
     rlox_gpu.gae(**inputs)
     rlox_gpu.token_logprobs(logits, tokens).sum().backward()
+    rlox_gpu.full_kl(logits, logits, mask=tokens, reduction="mean").backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
         rlox_gpu.gae(**inputs)
         rlox_gpu.token_logprobs(logits, tokens).sum().backward()
+        rlox_gpu.full_kl(logits, logits, mask=tokens, reduction="mean").backward()
         permutation(100, seed=0, step=0, device="cuda")
     finally:
         torch.cuda.set_sync_debug_mode("default")

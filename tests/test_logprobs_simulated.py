@@ -4,7 +4,7 @@ import logprobs_kernel_cases as cases
 import pytest
 import torch
 from logprobs_reference import assert_gradient, assert_near, logprobs_reference, make_logits, sliced
-from rlox_gpu.kernels.logprobs import row_config
+from rlox_gpu.kernels._vocabulary import row_config
 from simulation import simulated
 
 import rlox_gpu

@@ -10,6 +10,7 @@ from ._arguments import FLAGS, FLOATS, address, as_rows, check_dtype, check_like
 KINDS = {"k1": 0, "k2": 1, "k3": 2}
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2, "sequence": 3}
 NONE, SUM, MEAN, SEQUENCE = range(4)
+K1 = KINDS["k1"]
 
 
 def check_token_kl(logprobs: Any, ref_logprobs: Any, ratio: Any, mask: Any, reduction: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._kl_arguments import check_token_kl, forward_in_rust, reduced_shape
+from ._kl_arguments import K1, NONE, check_token_kl, forward_in_rust, reduced_shape
 
 
 def token_kl(
@@ -22,3 +22,12 @@ def token_kl(
     out = np.empty(reduced_shape(logprobs.shape, reduction), logprobs.dtype)
     forward_in_rust(logprobs, ref_logprobs, ratio, mask, kind, reduction, out)
     return out
+
+
+def reduced(divergences: np.ndarray[Any, Any], mask: Any, reduction: int) -> np.ndarray[Any, Any]:
+    """Any divergences, reduced as ``token_kl`` reduces its own."""
+    if reduction == NONE:
+        return divergences
+    # Against a reference of zero, k1 is what it is given.
+    zeros = np.broadcast_to(np.zeros((), divergences.dtype), divergences.shape)
+    return token_kl(divergences, zeros, None, mask, K1, reduction)

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from .. import _dispatch
+from .. import _dispatch, _rust
+from ._arguments import FLOATS
 from ._kl_arguments import (
+    K1,
     MEAN,
     NONE,
     SEQUENCE,
@@ -20,6 +22,41 @@ from ._kl_arguments import (
 
 _Optional = torch.Tensor | None
 _Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+_CODES = {getattr(torch, name): code for name, code in FLOATS.items()}
+
+
+def token_kl_at_once(logprobs: torch.Tensor, ref_logprobs: Any, kind: int) -> _Optional:
+    """``token_kl`` of contiguous tensors on the CPU; None for anything else.
+
+    What this refuses goes the usual way, where it is served or told what is wrong.
+    """
+    if not _dispatch.is_plain_call(logprobs, ref_logprobs):
+        return None
+    dtype, device = logprobs.dtype, logprobs.device
+    if not (
+        ref_logprobs is not None
+        and _dispatch.runs_in_rust(device)
+        and ref_logprobs.dtype is dtype
+        and ref_logprobs.device == device
+        and ref_logprobs.shape == logprobs.shape
+        and logprobs.is_contiguous()
+        and ref_logprobs.is_contiguous()
+        and dtype in _CODES
+        and not _dispatch.wants_grad(logprobs, ref_logprobs)
+    ):
+        return None
+    out = torch.empty_like(logprobs)
+    _rust.token_kl_contiguous(
+        logprobs.data_ptr(),
+        ref_logprobs.data_ptr(),
+        out.data_ptr(),
+        out.numel(),
+        _CODES[dtype],
+        kind,
+    )
+    return out
 
 
 def token_kl(
@@ -37,6 +74,15 @@ def token_kl(
             return _forward_triton(logprobs, ref_logprobs, ratio, mask, kind, reduction)[0]
     result: torch.Tensor = _token_kl_op(logprobs, ref_logprobs, ratio, mask, kind, reduction)[0]
     return result
+
+
+def reduced(divergences: torch.Tensor, mask: Any, reduction: int) -> torch.Tensor:
+    """Any divergences, reduced as ``token_kl`` reduces its own."""
+    if reduction == NONE:
+        return divergences
+    # Against a reference of zero, k1 is what it is given.
+    zeros = divergences.new_zeros(()).expand(divergences.shape)
+    return token_kl(divergences, zeros, None, mask, K1, reduction)
 
 
 def _allocated(logprobs: torch.Tensor, reduction: int) -> torch.Tensor:

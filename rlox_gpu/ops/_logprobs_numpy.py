@@ -53,7 +53,7 @@ def linear_token_logprobs(
     shape = tokens.shape
     tokens = _checked_tokens(tokens, len(weight)).reshape(-1)
     states = hidden.reshape(-1, hidden.shape[-1])
-    logprobs = np.empty(tokens.shape, _real(hidden))
+    logprobs = np.empty(tokens.shape, real_dtype(hidden))
     entropies = np.empty_like(logprobs) if return_entropy else None
     for part in chunks(len(tokens), CHUNK_ROWS):
         rows = nothing_yet(np, logprobs[part], entropy=return_entropy)
@@ -74,14 +74,15 @@ def linear_token_logprobs(
 
 
 def _product(states: _Array, weight: _Array, bias: _Array | None) -> _Array:
-    real = _real(states)
+    real = real_dtype(states)
     product: _Array = states.astype(real, copy=False) @ weight.astype(real, copy=False).T
     if bias is not None:
         product += bias
     return product
 
 
-def _real(x: _Array) -> np.dtype[Any]:
+def real_dtype(x: _Array) -> np.dtype[Any]:
+    """What results and sums over ``x`` are formed in."""
     return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
 
 
@@ -93,10 +94,10 @@ def _checked_tokens(tokens: _Array, vocabulary: int) -> _Array:
 
 def _streamed(logits: _Array, tokens: _Array, temperature: float, entropy: bool) -> Rows:
     """What one pass over ``logits`` finds; a token outside the vocabulary gives NaN."""
-    logprobs, maxima, log_sums = (np.empty(tokens.shape, _real(logits)) for _ in range(3))
+    logprobs, maxima, log_sums = (np.empty(tokens.shape, real_dtype(logits)) for _ in range(3))
     entropies = np.empty(tokens.shape if entropy else (0,), logprobs.dtype)
     if tokens.size:
-        logits, shape, strides = _laid_out(logits)
+        logits, shape, strides = laid_out(logits)
         _rust.token_logprobs_raw(
             address(logits),
             (*shape, logits.shape[-1]),
@@ -112,7 +113,7 @@ def _streamed(logits: _Array, tokens: _Array, temperature: float, entropy: bool)
     return Rows(logprobs, entropies, maxima, log_sums)
 
 
-def _laid_out(logits: _Array) -> tuple[_Array, tuple[int, int], tuple[int, int]]:
+def laid_out(logits: _Array) -> tuple[_Array, tuple[int, int], tuple[int, int]]:
     """``logits`` with contiguous rows, and the two dimensions and strides of the rows."""
     size = logits.itemsize
     rows = None

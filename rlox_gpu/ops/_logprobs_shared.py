@@ -29,11 +29,16 @@ class Rows(NamedTuple):
 
 def check_logits(logits: Any, tokens: Any) -> None:
     """Raise unless the arguments of ``token_logprobs`` fit each other."""
+    check_rows_of_logits(logits)
+    check_like("tokens", tokens, "logits", logits, dtypes=INTEGERS, shape=logits.shape[:-1])
+
+
+def check_rows_of_logits(logits: Any) -> None:
+    """Raise unless ``logits`` are floats ``[..., V]``."""
     check_dtype("logits", logits, FLOATS)
     if logits.ndim == 0:
         raise ValueError("logits: expected shape [..., V], got ()")
     _check_vocabulary("logits", logits, logits.shape[-1])
-    check_like("tokens", tokens, "logits", logits, dtypes=INTEGERS, shape=logits.shape[:-1])
 
 
 def check_linear(hidden: Any, weight: Any, tokens: Any, bias: Any) -> None:

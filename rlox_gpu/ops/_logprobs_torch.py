@@ -52,7 +52,7 @@ def streamed(logits: torch.Tensor, tokens: torch.Tensor, temperature: float, ent
     rows = empty_rows(tokens, real_dtype(logits), entropy=entropy)
     if tokens.numel() == 0:
         return rows
-    view = _laid_out(logits)
+    view = laid_out(logits)
     entropies = rows.entropies if entropy else None
     if not _dispatch.runs_in_rust(logits.device):
         from ..kernels.logprobs import launch_forward
@@ -87,7 +87,7 @@ def streamed_gradient(
     grad_logits = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     if tokens.numel() == 0:
         return grad_logits
-    view = _laid_out(logits)
+    view = laid_out(logits)
     grad_logprobs = grad_logprobs.contiguous()
     entropies = None
     if grad_entropies is not None:
@@ -130,7 +130,7 @@ def empty_rows(tokens: torch.Tensor, dtype: torch.dtype, *, entropy: bool) -> Ro
     return Rows(*(torch.empty(shape, dtype=dtype, device=tokens.device) for shape in shapes))
 
 
-def _laid_out(logits: torch.Tensor) -> torch.Tensor:
+def laid_out(logits: torch.Tensor) -> torch.Tensor:
     """``logits`` as ``[outer, inner, V]`` with contiguous rows."""
     logits = logits.detach().resolve_neg()
     rows = None

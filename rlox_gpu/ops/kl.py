@@ -21,6 +21,9 @@ KL(policy || reference), and that of k3 the gradient of KL(reference || policy).
 carries a gradient supplies what is missing: with it, k1 and k3 have the gradient of
 KL(policy || reference), on policy (where its value is one) as off policy.
 
+Where the logits of both are at hand nothing has to be estimated: :func:`full_kl` is the divergence
+itself, and so is its gradient.
+
 References: Schulman, "Approximating KL divergence", 2020, http://joschu.net/blog/kl-approx.html.
 """
 
@@ -28,9 +31,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from .. import _rust
 from .._checks import choice
-from ._kinds import implementation
-from ._kl_arguments import KINDS, REDUCTIONS
+from ._kinds import implementation, is_tensor, loaded
+from ._kl_arguments import KINDS, NONE, REDUCTIONS
 
 
 def token_kl(
@@ -88,6 +94,15 @@ def token_kl(
     """
     kind_code = choice("kind", kind, KINDS)
     reduction_code = choice("reduction", reduction, REDUCTIONS)
+    if ratio is None and mask is None and reduction_code == NONE:
+        # Memory moves these, and little of it: what is asked in between shows.
+        found = None
+        if type(logprobs) is np.ndarray:
+            found = _rust.token_kl_of_arrays(logprobs, ref_logprobs, kind_code)
+        elif is_tensor(logprobs):
+            found = loaded("_kl_torch", "token_kl_at_once")(logprobs, ref_logprobs, kind_code)
+        if found is not None:
+            return found
     call = implementation("logprobs", logprobs, "kl", "token_kl")
     return call(
         logprobs=logprobs,
@@ -95,5 +110,72 @@ def token_kl(
         ratio=ratio,
         mask=mask,
         kind=kind_code,
+        reduction=reduction_code,
+    )
+
+
+def full_kl(
+    logits: Any,
+    ref_logits: Any,
+    *,
+    temperature: float = 1.0,
+    mask: Any = None,
+    reduction: str = "none",
+) -> Any:
+    """KL(policy || reference) of categorical distributions, over the whole vocabulary.
+
+    ``sum(p (log p - log q))`` with ``p = softmax(logits / temperature)`` and ``q`` likewise of
+    ``ref_logits``. The logits of both are read once, by the backward pass once more, which writes
+    the gradients that are wanted; no other array of their size exists. Logits whose last dimension
+    is contiguous are taken as they lie if the others form at most two strides; others are copied.
+    With the two exchanged it is KL(reference || policy).
+
+    Parameters
+    ----------
+    logits, ref_logits : array, ``[..., V]``
+        Unnormalised log-probabilities of the policy and of the reference; float16, bfloat16,
+        float32 or float64, both alike.
+    temperature : float
+        What the logits of both are divided by: a plain number from 1e-30 to 1e30.
+    mask : array, ``[...]``, optional
+        Bool, integer or float: tokens where it is zero give zero and have gradients of zero,
+        whatever their logits are, NaN included; these are not even read.
+    reduction : str
+        As in :func:`token_kl`: ``"none"``, ``"sum"``, ``"mean"`` or ``"sequence"``.
+
+    Returns
+    -------
+    array
+        In nats and never negative; ``[...]``, without its last dimension (``"sequence"``), or
+        without any. float32, float64 for float64 logits, in which the sums are formed too; of the
+        kind and on the device of ``logits``. Differentiable in torch ``logits`` and
+        ``ref_logits``, once.
+
+        A logit of negative infinity excludes a token. One that the policy excludes adds nothing.
+        One that the reference alone excludes makes the divergence infinite, and the gradient of
+        the policy's logits NaN; that of the reference's stays what it is, ``q - p``. NaN or
+        positive infinity among the logits of a token, or all of a distribution excluded, give NaN
+        there and nowhere else.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind or dtype.
+    ValueError
+        If a shape, a device or the temperature does not fit, or ``reduction`` is none of those
+        above.
+
+    References
+    ----------
+    Kullback and Leibler, "On information and sufficiency", 1951; Milakov and Gimelshein, "Online
+    normalizer calculation for softmax", 2018, https://arxiv.org/abs/1805.02867.
+    """
+    reduction_code = choice("reduction", reduction, REDUCTIONS)
+    call = implementation("logits", logits, "full_kl", "full_kl")
+    return call(
+        logits=logits,
+        ref_logits=ref_logits,
+        temperature=temperature,
+        mask=mask,
         reduction=reduction_code,
     )

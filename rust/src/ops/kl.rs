@@ -190,15 +190,36 @@ struct EachToken<'a, R: Real> {
     out: Sink<'a, R>,
 }
 
+impl<R: Real> EachToken<'_, R> {
+    /// Whether arrays that can be used as they lie go into one loop: then no tile is seen twice.
+    fn takes_one_loop(&mut self) -> bool {
+        let Inputs {
+            logprobs,
+            ref_logprobs,
+            ratio: None,
+            mask: None,
+            ..
+        } = &self.inputs
+        else {
+            return false;
+        };
+        self.want == Want::Estimate
+            && logprobs.rows().is_some()
+            && ref_logprobs.rows().is_some()
+            && self.out.rows().is_some()
+    }
+}
+
 impl<R: Real + Transcendental> Task for EachToken<'_, R> {
     #[inline(always)]
     fn run<A: Arch>(mut self) {
+        let most = if self.takes_one_loop() { SHARE } else { TILE };
         let inputs = &self.inputs;
         let mut feeds = Feeds::new();
         let mut grads = Feed::new();
         let mut drain = Drain::new();
-        for rows in row_blocks(inputs, TILE) {
-            for lanes in lane_blocks(inputs, TILE) {
+        for rows in row_blocks(inputs, most) {
+            for lanes in lane_blocks(inputs, most) {
                 let part = inputs.part(&rows, &lanes);
                 let tile = feeds.tile(&part);
                 let upstream = self.upstream.map(|x| x.part(&rows, &lanes));

@@ -8,25 +8,15 @@
 //! entropy = ln(sum) - (sum of u[j] e^u[j]) / sum
 //! ```
 //!
-//! The maximum is not known before the end of the row: the sums are formed block by block against
-//! the largest logit so far and scaled down when a block brings a larger one (Milakov and
-//! Gimelshein, "Online normalizer calculation for softmax", 2018, arXiv 1805.02867). A block stays
-//! in the first-level cache between the search for its maximum and its sums, so that memory is read
-//! once.
+//! The sums are formed block by block, as [`super::vocabulary`] says.
 
-use super::element::{Element, Real, each, lanes};
-use super::registers::{self, Arch, Task};
+use super::element::{Element, Real, lanes};
+use super::registers::{Arch, Task};
 use super::transcendental::Transcendental;
-use crate::pool::{self, PoolError};
-
-/// Logits of a block: 8 KiB of `f32`.
-const BLOCK: usize = 2048;
-/// Independent sums, the same for all instruction sets so that they give the same bits.
-const LANES: usize = 32;
-/// Logits from which the rows are shared among threads.
-const SHARE_FROM: usize = 1 << 16;
-/// `e` to this is zero in every type, and unlike negative infinity it can be multiplied by zero.
-const FLOOR: f64 = -1e4;
+use super::vocabulary::{
+    BLOCK, FLOOR, LANES, largest, origin, padded, rows_per_share, share_out, total,
+};
+use crate::pool::PoolError;
 
 /// What both passes read: `row(i)` are the logits of row `i`, `tokens[i]` the chosen one.
 #[derive(Clone, Copy)]
@@ -60,7 +50,7 @@ pub struct Saved<'a, R> {
 /// A token outside the vocabulary gives NaN.
 ///
 /// # Errors
-/// Those of [`pool::current`], for work that is shared among threads.
+/// Those of [`rows_per_share`], for work that is shared among threads.
 pub fn forward<'e, E: Element<Real: Transcendental>>(
     inputs: Inputs<'_, impl Fn(usize) -> &'e [E] + Copy + Send>,
     outputs: Outputs<'_, E::Real>,
@@ -113,23 +103,6 @@ pub fn backward<'e, E: Element<Real: Transcendental>>(
             grad_logits,
         });
     share_out(shares.collect())
-}
-
-fn rows_per_share(rows: usize, vocabulary: usize) -> Result<usize, PoolError> {
-    if rows * vocabulary < SHARE_FROM {
-        return Ok(rows.max(1));
-    }
-    // Several shares for each thread: rows are not all equally far away.
-    Ok(rows.div_ceil(4 * pool::current()?.num_threads()).max(1))
-}
-
-fn share_out<T: Task + Send>(mut shares: Vec<T>) -> Result<(), PoolError> {
-    match shares.len() {
-        0 => {}
-        1 => registers::run(shares.remove(0)),
-        _ => pool::current()?.for_each_item(shares, registers::run),
-    }
-    Ok(())
 }
 
 struct Forward<'a, F, R> {
@@ -196,15 +169,11 @@ impl<R: Real + Transcendental> Running<R> {
 
     #[inline(always)]
     fn absorb<const WEIGHTED: bool>(&mut self, block: &[R], scale: R) {
-        let lowest = R::NEG_INFINITY;
-        let (whole, rest) = block.split_at(block.len() / LANES * LANES);
-        let mut padded = [lowest; LANES];
-        padded[..rest.len()].copy_from_slice(rest);
-
-        let max = largest(whole, padded);
+        let (whole, rest) = padded(block);
+        let max = largest(whole, rest);
         if max > self.max {
             // Nothing was summed while the largest logit was negative infinity.
-            if self.max > lowest {
+            if self.max > R::NEG_INFINITY {
                 let shift = (self.max - max) * scale;
                 let factor = Transcendental::exp_of(shift);
                 self.weighted = factor * (self.weighted + floored(shift) * self.sum);
@@ -212,7 +181,7 @@ impl<R: Real + Transcendental> Running<R> {
             }
             self.max = max;
         }
-        let origin = if self.max > lowest { self.max } else { R::ZERO };
+        let origin = origin(self.max);
         let mut sums = [R::ZERO; LANES];
         let mut weighted = [R::ZERO; LANES];
         let mut add = |logits: [R; LANES]| {
@@ -228,8 +197,8 @@ impl<R: Real + Transcendental> Running<R> {
         for start in (0..whole.len()).step_by(LANES) {
             add(lanes(whole, start));
         }
-        if !rest.is_empty() {
-            add(padded);
+        if whole.len() < block.len() {
+            add(rest);
         }
         self.sum = self.sum + total(sums);
         if WEIGHTED {
@@ -238,38 +207,10 @@ impl<R: Real + Transcendental> Running<R> {
     }
 }
 
-/// The largest number; NaN is passed over, the sums show it.
-#[inline(always)]
-fn largest<R: Real>(whole: &[R], mut found: [R; LANES]) -> R {
-    for start in (0..whole.len()).step_by(LANES) {
-        let block = lanes::<R, LANES>(whole, start);
-        found = each(|lane| larger(block[lane], found[lane]));
-    }
-    found.into_iter().fold(R::NEG_INFINITY, |a, b| larger(b, a))
-}
-
-#[inline(always)]
-fn larger<R: Real>(a: R, b: R) -> R {
-    if a > b { a } else { b }
-}
-
 #[inline(always)]
 fn floored<R: Real>(u: R) -> R {
     let floor = R::from_f64(FLOOR);
     if u < floor { floor } else { u }
-}
-
-/// The sum, by halves.
-#[inline(always)]
-fn total<R: Real>(mut lanes: [R; LANES]) -> R {
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for lane in 0..width {
-            lanes[lane] = lanes[lane] + lanes[lane + width];
-        }
-    }
-    lanes[0]
 }
 
 struct Backward<'a, E: Element, F> {

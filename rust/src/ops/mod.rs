@@ -3,6 +3,7 @@
 pub(crate) mod categorical;
 pub(crate) mod element;
 pub(crate) mod estimators;
+pub(crate) mod full_kl;
 pub(crate) mod gaussian;
 pub(crate) mod groups;
 pub(crate) mod grpo_loss;
@@ -23,4 +24,5 @@ pub(crate) mod strided;
 pub(crate) mod surrogate;
 mod tiles;
 pub mod transcendental;
+mod vocabulary;
 pub(crate) mod walk;

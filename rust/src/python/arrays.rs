@@ -5,8 +5,8 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::c_int;
-use std::ptr;
+use std::ffi::{c_char, c_int};
+use std::{ptr, slice};
 
 use numpy::npyffi::{self, NPY_ARRAY_CARRAY, NPY_TYPES, PY_ARRAY_API, PyArrayObject, npy_intp};
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
@@ -93,12 +93,7 @@ impl ArrayRef {
             let fields = &(*array.as_array_ptr()).fields;
             (fields, &(*fields.descr).fields)
         };
-        let swapped = if cfg!(target_endian = "little") {
-            b'>'
-        } else {
-            b'<'
-        };
-        if descr.byteorder as u8 == swapped {
+        if is_swapped(descr.byteorder) {
             return Err(PyTypeError::new_err(format!(
                 "{name} must be in native byte order, not {}",
                 dtype_of(object)
@@ -134,6 +129,15 @@ impl ArrayRef {
     }
 }
 
+fn is_swapped(byteorder: c_char) -> bool {
+    let swapped = if cfg!(target_endian = "little") {
+        b'>'
+    } else {
+        b'<'
+    };
+    byteorder as u8 == swapped
+}
+
 fn code_of(type_num: c_int) -> Option<Code> {
     const LONG: Code = if size_of::<std::ffi::c_long>() == 8 {
         Code::I64
@@ -165,16 +169,73 @@ fn data_of<T>(array: &Bound<'_, T>) -> *mut u8 {
     unsafe { (*array.as_ptr().cast::<PyArrayObject>()).fields.data }.cast()
 }
 
+/// A C-contiguous array of any number of dimensions.
+pub(super) struct Contiguous<'a> {
+    pub(super) code: Code,
+    pub(super) data: *mut u8,
+    pub(super) shape: &'a [npy_intp],
+}
+
+impl<'a> Contiguous<'a> {
+    /// Look into `object`; `None` unless it is an array of floats that arithmetic can run on.
+    pub(super) fn new(object: &'a Bound<'_, PyAny>) -> Option<Self> {
+        const NEEDED: c_int = npyffi::NPY_ARRAY_C_CONTIGUOUS | npyffi::NPY_ARRAY_ALIGNED;
+        let array = object.cast::<PyUntypedArray>().ok()?;
+        // SAFETY: a live array object, whose fields the GIL keeps still.
+        let (fields, descr) = unsafe {
+            let fields = &(*array.as_array_ptr()).fields;
+            (fields, &(*fields.descr).fields)
+        };
+        let code = code_of(descr.type_num).filter(|code| code.is_float())?;
+        let ndim = fields.nd as usize;
+        if fields.flags & NEEDED != NEEDED || is_swapped(descr.byteorder) {
+            return None;
+        }
+        let shape = if ndim == 0 {
+            &[]
+        } else {
+            // SAFETY: as above; the array holds `nd` numbers.
+            unsafe { slice::from_raw_parts(fields.dimensions, ndim) }
+        };
+        Some(Self {
+            code,
+            data: fields.data.cast(),
+            shape,
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.shape.iter().map(|&size| size as usize).product()
+    }
+}
+
 /// A fresh C-contiguous array whose elements are still to be written.
 pub(super) fn empty<'py>(
     py: Python<'py>,
     shape: &[usize],
     code: Code,
 ) -> PyResult<(Bound<'py, PyAny>, *mut u8)> {
+    fresh(py, &mut dims_of(shape)[..shape.len()], code)
+}
+
+/// [`empty`], of as many dimensions as there are.
+pub(super) fn fresh<'py>(
+    py: Python<'py>,
+    dims: &mut [npy_intp],
+    code: Code,
+) -> PyResult<(Bound<'py, PyAny>, *mut u8)> {
     // SAFETY: fresh memory.
-    let array = unsafe { new_array(py, shape, code, ptr::null_mut())? };
+    let array = unsafe { new_array(py, dims, code, ptr::null_mut())? };
     let data = data_of(&array);
     Ok((array, data))
+}
+
+fn dims_of(shape: &[usize]) -> [npy_intp; 2] {
+    let mut dims = [0; 2];
+    for (dim, &size) in dims.iter_mut().zip(shape) {
+        *dim = size as npy_intp;
+    }
+    dims
 }
 
 /// Two fresh C-contiguous arrays whose elements are still to be written, in one allocation.
@@ -193,7 +254,7 @@ pub(super) fn empty_pair<'py>(
         // SAFETY: the half lies in `both`, which the new array keeps alive; the call takes over a
         // reference to it.
         unsafe {
-            let array = new_array(py, shape, code, data)?;
+            let array = new_array(py, &mut dims_of(shape)[..shape.len()], code, data)?;
             let base = both.clone().into_ptr();
             if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), base) < 0 {
                 return Err(PyErr::fetch(py));
@@ -204,13 +265,13 @@ pub(super) fn empty_pair<'py>(
     Ok([half(0)?, half(1)?])
 }
 
-/// A C-contiguous array of at most two dimensions over `data`, or over fresh memory if that is null.
+/// A C-contiguous array over `data`, or over fresh memory if that is null.
 ///
 /// # Safety
 /// `data` is null or holds the elements for as long as the array lives.
 unsafe fn new_array<'py>(
     py: Python<'py>,
-    shape: &[usize],
+    dims: &mut [npy_intp],
     code: Code,
     data: *mut u8,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -219,23 +280,21 @@ unsafe fn new_array<'py>(
         Code::F32 => NPY_TYPES::NPY_FLOAT,
         _ => NPY_TYPES::NPY_DOUBLE,
     };
-    let mut dims = [0 as npy_intp; 2];
-    for (dim, &size) in dims.iter_mut().zip(shape) {
-        *dim = size as npy_intp;
-    }
+    // Of fresh memory any flag asks for Fortran's order.
+    let flags = if data.is_null() { 0 } else { NPY_ARRAY_CARRAY };
     // SAFETY: `dims` holds as many sizes as are announced; a null pointer comes back with an
     // exception set.
     unsafe {
         let array = PY_ARRAY_API.PyArray_New(
             py,
             npyffi::get_type_object(py, npyffi::NpyTypes::PyArray_Type),
-            shape.len() as c_int,
+            dims.len() as c_int,
             dims.as_mut_ptr(),
             type_num as c_int,
             ptr::null_mut(),
             data.cast(),
             0,
-            NPY_ARRAY_CARRAY,
+            flags,
             ptr::null_mut(),
         );
         Bound::from_owned_ptr_or_err(py, array)

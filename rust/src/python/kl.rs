@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::arrays::Code;
+use super::arrays::{self, Code, Contiguous};
 use crate::ops::element::{Element, Real};
 use crate::ops::kl::{self as core, Inputs, Kind, Upstream, Want};
 use crate::ops::strided::{FlagSource, Layout, Sink, Source};
@@ -18,6 +18,57 @@ const DETACH_FROM: usize = 4096;
 
 /// Address, and the strides of rows and lanes in elements.
 type Strided = (usize, isize, isize);
+
+/// The estimates of contiguous NumPy arrays alike; `None` for arrays that are not.
+#[pyfunction]
+#[pyo3(signature = (logprobs, ref_logprobs, kind, /))]
+pub(super) fn token_kl_of_arrays<'py>(
+    logprobs: &Bound<'py, PyAny>,
+    ref_logprobs: &Bound<'py, PyAny>,
+    kind: usize,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = logprobs.py();
+    let (Some(first), Some(second)) = (Contiguous::new(logprobs), Contiguous::new(ref_logprobs))
+    else {
+        return Ok(None);
+    };
+    if first.code != second.code || first.shape != second.shape {
+        return Ok(None);
+    }
+    let (array, out) = arrays::fresh(py, &mut first.shape.to_vec(), first.code)?;
+    let places = [first.data, second.data, out].map(|data| data as usize);
+    contiguous(py, places, first.len(), first.code as usize, kind)?;
+    Ok(Some(array))
+}
+
+/// The estimates of as many tokens, all of whose arrays are contiguous.
+#[pyfunction]
+#[pyo3(signature = (logprobs, ref_logprobs, out, count, code, kind, /))]
+pub(super) fn token_kl_contiguous(
+    py: Python<'_>,
+    logprobs: usize,
+    ref_logprobs: usize,
+    out: usize,
+    count: usize,
+    code: usize,
+    kind: usize,
+) -> PyResult<()> {
+    contiguous(py, [logprobs, ref_logprobs, out], count, code, kind)
+}
+
+fn contiguous(
+    py: Python<'_>,
+    [logprobs, ref_logprobs, out]: [usize; 3],
+    count: usize,
+    code: usize,
+    kind: usize,
+) -> PyResult<()> {
+    let place = |address| (address, 0, 1);
+    let (first, second) = (place(logprobs), place(ref_logprobs));
+    let call = Call::new(first, second, None, None, (1, count), (code, 0), kind)?;
+    // SAFETY: the arrays are alive and alike, or the caller vouches for them.
+    unsafe { call.estimate(py, out, 0) }.map(drop)
+}
 
 /// The estimate of every token, or their sums; gives the number of tokens that count.
 #[pyfunction]
@@ -43,14 +94,7 @@ pub(super) fn token_kl_raw(
         )));
     }
     // SAFETY: the caller vouches for all arrays.
-    call.dispatch(py, |code| unsafe {
-        match code {
-            Code::F16 => call.forward::<f16>(out, reduction),
-            Code::Bf16 => call.forward::<bf16>(out, reduction),
-            Code::F32 => call.forward::<f32>(out, reduction),
-            _ => call.forward::<f64>(out, reduction),
-        }
-    })
+    unsafe { call.estimate(py, out, reduction) }
 }
 
 /// The gradients, where their addresses are not zero.
@@ -131,6 +175,20 @@ impl Call {
             shape,
             code,
             kind,
+        })
+    }
+
+    /// # Safety
+    /// As for [`Self::forward`].
+    unsafe fn estimate(&self, py: Python<'_>, out: usize, reduction: usize) -> PyResult<usize> {
+        // SAFETY: the caller's promise.
+        self.dispatch(py, |code| unsafe {
+            match code {
+                Code::F16 => self.forward::<f16>(out, reduction),
+                Code::Bf16 => self.forward::<bf16>(out, reduction),
+                Code::F32 => self.forward::<f32>(out, reduction),
+                _ => self.forward::<f64>(out, reduction),
+            }
         })
     }
 

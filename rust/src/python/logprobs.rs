@@ -82,13 +82,13 @@ pub(super) fn token_logprobs_backward_raw(
         .map_err(|error| raised(&error))
 }
 
-fn float(code: usize) -> PyResult<Code> {
+pub(super) fn float(code: usize) -> PyResult<Code> {
     Code::from_int(code)
         .filter(|code| code.is_float())
         .ok_or_else(|| PyValueError::new_err(format!("code must be 0 to 3, not {code}")))
 }
 
-fn raised(error: &PoolError) -> PyErr {
+pub(super) fn raised(error: &PoolError) -> PyErr {
     PyRuntimeError::new_err(error.to_string())
 }
 
@@ -145,24 +145,34 @@ unsafe fn inputs<'a, E: Element>(
     tokens: usize,
     temperature: f64,
 ) -> Inputs<'a, impl Fn(usize) -> &'a [E] + Copy + Send> {
-    let row = move |index: usize| {
-        let (i, j) = ((index / inner) as isize, (index % inner) as isize);
-        let start = (logits as *const E).wrapping_offset(i * strides.0 + j * strides.1);
-        // SAFETY: the caller's promise: a row of the array.
-        unsafe { slice::from_raw_parts(start, vocabulary) }
-    };
     Inputs {
-        row,
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise, here and below.
+        row: unsafe { rows_at((logits, inner, strides), vocabulary) },
         tokens: unsafe { array(tokens, outer * inner) },
         vocabulary,
         temperature,
     }
 }
 
+/// The rows of `[outer, inner, vocabulary]` logits: address, `inner`, and the first two strides.
+///
+/// # Safety
+/// Each row that is asked for can be read.
+pub(super) unsafe fn rows_at<'a, E: Element>(
+    (logits, inner, strides): (usize, usize, (isize, isize)),
+    vocabulary: usize,
+) -> impl Fn(usize) -> &'a [E] + Copy + Send {
+    move |index: usize| {
+        let (i, j) = ((index / inner) as isize, (index % inner) as isize);
+        let start = (logits as *const E).wrapping_offset(i * strides.0 + j * strides.1);
+        // SAFETY: the caller's promise: a row of the array.
+        unsafe { slice::from_raw_parts(start, vocabulary) }
+    }
+}
+
 /// # Safety
 /// As for [`slice::from_raw_parts`], except that address 0 gives an empty slice.
-unsafe fn array<'a, T>(address: usize, count: usize) -> &'a [T] {
+pub(super) unsafe fn array<'a, T>(address: usize, count: usize) -> &'a [T] {
     if address == 0 {
         return &[];
     }
@@ -172,7 +182,7 @@ unsafe fn array<'a, T>(address: usize, count: usize) -> &'a [T] {
 
 /// # Safety
 /// As [`array`].
-unsafe fn array_mut<'a, T>(address: usize, count: usize) -> &'a mut [T] {
+pub(super) unsafe fn array_mut<'a, T>(address: usize, count: usize) -> &'a mut [T] {
     if address == 0 {
         return &mut [];
     }

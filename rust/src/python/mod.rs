@@ -6,6 +6,7 @@ mod call;
 mod envs;
 mod estimate;
 mod frame;
+mod full_kl;
 mod gae;
 mod groups;
 mod kl;

@@ -5,7 +5,7 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::{arrays, estimate, gae, groups, kl, logprobs, policy_losses, preferences};
+use super::{arrays, estimate, full_kl, gae, groups, kl, logprobs, policy_losses, preferences};
 use crate::ops::random;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -21,8 +21,12 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         logprobs::token_logprobs_backward_raw,
         module
     )?)?;
+    module.add_function(wrap_pyfunction!(kl::token_kl_of_arrays, module)?)?;
+    module.add_function(wrap_pyfunction!(kl::token_kl_contiguous, module)?)?;
     module.add_function(wrap_pyfunction!(kl::token_kl_raw, module)?)?;
     module.add_function(wrap_pyfunction!(kl::token_kl_backward_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(full_kl::full_kl_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(full_kl::full_kl_backward_raw, module)?)?;
     module.add_function(wrap_pyfunction!(preferences::dpo_loss_raw, module)?)?;
     module.add_function(wrap_pyfunction!(uniform_raw, module)?)?;
     module.add_function(wrap_pyfunction!(permutation_raw, module)?)
