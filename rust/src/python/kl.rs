@@ -254,7 +254,7 @@ impl Call {
         let inputs = unsafe { self.inputs::<V>() };
         if reduction == 0 {
             let sink = unsafe { self.sink::<V>(out) };
-            core::each_token(&inputs, self.kind, None, vec![(Want::Estimate, sink)])?;
+            core::estimates(&inputs, self.kind, sink)?;
             return Ok(0);
         }
         let (mut sums, count) = core::row_sums(&inputs, self.kind)?;

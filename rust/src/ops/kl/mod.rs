@@ -7,12 +7,16 @@
 //! Arrays are walked in tiles that stay in the first-level cache, so that every factor may have a
 //! short loop of its own.
 
+mod rows;
+
 use std::ops::Range;
+
+use rows::{Feeds, Row, scale};
 
 use super::element::Real;
 use super::registers::{self, Arch, Task};
-use super::strided::{FlagSource, Rows, Sink, Source};
-use super::tiles::{Drain, Feed, FlagFeed};
+use super::strided::{FlagSource, RowsMut, Sink, Source};
+use super::tiles::{Drain, Feed};
 use super::transcendental::Transcendental;
 use crate::pool::{self, PoolError};
 
@@ -65,6 +69,24 @@ const PARALLEL: usize = 1 << 18;
 
 /// Sums are formed in this many interleaved parts.
 const LANES: usize = 32;
+
+/// The estimate of every token.
+///
+/// # Errors
+/// As for [`each_token`].
+pub fn estimates<R: Real + Transcendental>(
+    inputs: &Inputs<R>,
+    kind: Kind,
+    mut out: Sink<'_, R>,
+) -> Result<(), PoolError> {
+    if inputs.rows * inputs.lanes < PARALLEL
+        && let Some(plain) = Plain::of(inputs, kind, &mut out)
+    {
+        registers::run(plain);
+        return Ok(());
+    }
+    each_token(inputs, kind, None, vec![(Want::Estimate, out)])
+}
 
 /// What is wanted of every token; gradients need `upstream`, estimates ignore it.
 ///
@@ -181,6 +203,38 @@ impl<R: Real> Upstream<R> {
     }
 }
 
+/// Estimates of what lies side by side and needs neither ratio nor mask: a single loop.
+struct Plain<'a, R> {
+    row: Row<'a, R>,
+    kind: Kind,
+    out: RowsMut<'a, R>,
+}
+
+impl<'a, R: Real> Plain<'a, R> {
+    fn of(inputs: &'a Inputs<R>, kind: Kind, out: &'a mut Sink<'_, R>) -> Option<Self> {
+        if inputs.ratio.is_some() || inputs.mask.is_some() {
+            return None;
+        }
+        let row = Row {
+            logprobs: inputs.logprobs.rows()?.flat()?,
+            ref_logprobs: inputs.ref_logprobs.rows()?.flat()?,
+            ratio: None,
+            mask: None,
+        };
+        let mut out = out.rows()?;
+        out.flat()?;
+        Some(Self { row, kind, out })
+    }
+}
+
+impl<R: Real + Transcendental> Task for Plain<'_, R> {
+    #[inline(always)]
+    fn run<A: Arch>(mut self) {
+        let out = self.out.flat().expect("seen when it was made");
+        self.row.compute::<A>(self.kind, Want::Estimate, out);
+    }
+}
+
 /// One share of [`each_token`].
 struct EachToken<'a, R: Real> {
     inputs: Inputs<R>,
@@ -190,36 +244,15 @@ struct EachToken<'a, R: Real> {
     out: Sink<'a, R>,
 }
 
-impl<R: Real> EachToken<'_, R> {
-    /// Whether arrays that can be used as they lie go into one loop: then no tile is seen twice.
-    fn takes_one_loop(&mut self) -> bool {
-        let Inputs {
-            logprobs,
-            ref_logprobs,
-            ratio: None,
-            mask: None,
-            ..
-        } = &self.inputs
-        else {
-            return false;
-        };
-        self.want == Want::Estimate
-            && logprobs.rows().is_some()
-            && ref_logprobs.rows().is_some()
-            && self.out.rows().is_some()
-    }
-}
-
 impl<R: Real + Transcendental> Task for EachToken<'_, R> {
     #[inline(always)]
     fn run<A: Arch>(mut self) {
-        let most = if self.takes_one_loop() { SHARE } else { TILE };
         let inputs = &self.inputs;
         let mut feeds = Feeds::new();
         let mut grads = Feed::new();
         let mut drain = Drain::new();
-        for rows in row_blocks(inputs, most) {
-            for lanes in lane_blocks(inputs, most) {
+        for rows in row_blocks(inputs, TILE) {
+            for lanes in lane_blocks(inputs, TILE) {
                 let part = inputs.part(&rows, &lanes);
                 let tile = feeds.tile(&part);
                 let upstream = self.upstream.map(|x| x.part(&rows, &lanes));
@@ -271,119 +304,6 @@ impl<R: Real + Transcendental> Task for RowSums<'_, R> {
                 }
             }
         }
-    }
-}
-
-/// Space for arrays that cannot be used as they lie.
-struct Feeds<R> {
-    logprobs: Feed<R>,
-    ref_logprobs: Feed<R>,
-    ratio: Feed<R>,
-    mask: FlagFeed,
-}
-
-impl<R: Real> Feeds<R> {
-    fn new() -> Self {
-        Self {
-            logprobs: Feed::new(),
-            ref_logprobs: Feed::new(),
-            ratio: Feed::new(),
-            mask: FlagFeed::new(),
-        }
-    }
-
-    #[inline(always)]
-    fn tile<'a>(&'a mut self, part: &'a Inputs<R>) -> Tile<'a, R> {
-        Tile {
-            logprobs: self.logprobs.rows(&part.logprobs),
-            ref_logprobs: self.ref_logprobs.rows(&part.ref_logprobs),
-            ratio: part.ratio.as_ref().map(|x| self.ratio.rows(x)),
-            mask: part.mask.as_ref().map(|x| self.mask.rows(x)),
-        }
-    }
-}
-
-struct Tile<'a, R> {
-    logprobs: Rows<'a, R>,
-    ref_logprobs: Rows<'a, R>,
-    ratio: Option<Rows<'a, R>>,
-    mask: Option<Rows<'a, u8>>,
-}
-
-impl<'a, R: Real> Tile<'a, R> {
-    #[inline(always)]
-    fn row(&self, index: usize) -> Row<'a, R> {
-        Row {
-            logprobs: self.logprobs.row(index),
-            ref_logprobs: self.ref_logprobs.row(index),
-            ratio: self.ratio.as_ref().map(|x| x.row(index)),
-            mask: self.mask.as_ref().map(|x| x.row(index)),
-        }
-    }
-}
-
-struct Row<'a, R> {
-    logprobs: &'a [R],
-    ref_logprobs: &'a [R],
-    ratio: Option<&'a [R]>,
-    mask: Option<&'a [u8]>,
-}
-
-impl<R: Real + Transcendental> Row<'_, R> {
-    /// What is wanted, without the gradient that comes from above and without the mask.
-    #[inline(always)]
-    fn compute<A: Arch>(&self, kind: Kind, want: Want, out: &mut [R]) {
-        let zero = R::ZERO;
-        let half = R::from_f64(0.5);
-        let (a, b) = (self.logprobs, self.ref_logprobs);
-        let estimate = matches!(want, Want::Estimate | Want::Ratio);
-        match (kind, estimate) {
-            (Kind::K1, true) => fill(out, a, b, |a, b| a - b),
-            (Kind::K1, false) => out.fill(R::ONE),
-            (Kind::K2, true) => fill(out, a, b, |a, b| (a - b) * (a - b) * half),
-            (Kind::K2, false) => fill(out, a, b, |a, b| a - b),
-            (Kind::K3, true) => fill(out, a, b, |a, b| R::exp_excess_of::<A>(b - a)),
-            (Kind::K3, false) => fill(out, a, b, |a, b| zero - R::exp_m1_of::<A>(b - a)),
-        }
-        if let (Some(ratio), true) = (self.ratio, want != Want::Ratio) {
-            scale(out, ratio, R::ONE);
-        }
-        if want == Want::RefLogprobs {
-            for x in out.iter_mut() {
-                *x = zero - *x;
-            }
-        }
-    }
-
-    /// Zeros where the mask is zero.
-    #[inline(always)]
-    fn silence(&self, out: &mut [R]) {
-        if let Some(mask) = self.mask {
-            for (x, &flag) in out.iter_mut().zip(mask) {
-                *x = x.masked(R::mask(flag != 0));
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn count(&self) -> usize {
-        self.mask.map_or(self.logprobs.len(), |mask| {
-            mask.iter().filter(|&&flag| flag != 0).count()
-        })
-    }
-}
-
-#[inline(always)]
-fn fill<R: Real>(out: &mut [R], a: &[R], b: &[R], f: impl Fn(R, R) -> R) {
-    for ((x, &a), &b) in out.iter_mut().zip(a).zip(b) {
-        *x = f(a, b);
-    }
-}
-
-#[inline(always)]
-fn scale<R: Real>(out: &mut [R], by: &[R], factor: R) {
-    for (x, &by) in out.iter_mut().zip(by) {
-        *x = *x * (by * factor);
     }
 }
 
