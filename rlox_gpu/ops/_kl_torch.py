@@ -197,7 +197,7 @@ def _backward_triton(
     kind: int,
     wanted: Sequence[bool],
 ) -> _Three:
-    from ..kernels.kl import launch_token_kl_backward
+    from ..kernels.kl_backward import launch_token_kl_backward
 
     gradients = _gradients(logprobs, wanted)
     chosen = _chosen(gradients, wanted)
