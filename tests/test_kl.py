@@ -5,14 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kl_inputs import (
-    DTYPES,
-    KINDS,
-    REDUCTIONS,
-    assert_kl_close,
-    make_kl_inputs,
-    with_layout,
-)
+from kl_inputs import DTYPES, KINDS, REDUCTIONS, assert_kl_close, make_kl_inputs, with_layout
 from kl_reference import token_kl_reference
 
 import rlox_gpu

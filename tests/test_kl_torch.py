@@ -6,14 +6,9 @@ import sys
 import pytest
 import torch
 from fake_device import run_on_fake_device
-from kl_inputs import (
-    KINDS,
-    REDUCTIONS,
-    make_kl_inputs,
-)
+from kl_inputs import KINDS, REDUCTIONS, make_kl_inputs
 from kl_reference import token_kl_torch
 
-import rlox_gpu
 from rlox_gpu import token_kl
 
 # -- gradients -------------------------------------------------------------------------------
@@ -141,6 +136,8 @@ def test_vmap_over_batches():
 
 def _on_fake_device():
     import torch
+
+    import rlox_gpu
 
     logprobs = torch.randn(4, 6, device="gpu", requires_grad=True)
     ref = torch.randn(4, 6, device="gpu")
