@@ -70,6 +70,7 @@ _HOME = {
     "RolloutBatch": "batch",
     "RolloutBuffer": "buffers.rollout",
     "PPOLoss": "losses",
+    "HERBuffer": "buffers.hindsight",
     "MmapReplayBuffer": "buffers.mapped",
     "OfflineDatasetBuffer": "buffers.offline",
     "PrioritizedReplayBuffer": "buffers.replay",

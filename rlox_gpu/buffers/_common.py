@@ -72,10 +72,11 @@ class Common:
         _files.write(path, store.contents(), settings)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, **options: Any) -> Self:
         """Return the buffer that ``save`` wrote: its further samples are those of the original.
 
-        Nothing in the file is executed.
+        Nothing in the file is executed. ``options`` are arguments that a file cannot hold: the
+        ``reward_fn`` of a hindsight buffer.
 
         Raises
         ------
@@ -86,11 +87,15 @@ class Common:
         """
         contents, settings = _files.read(path, cls.__name__)
         try:
-            made: Any = cls(**settings)
+            made: Any = cls._remade(settings, options)
             made.restore(contents)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: a damaged buffer's file ({error})") from error
         return made  # type: ignore[no-any-return]
+
+    @classmethod
+    def _remade(cls, settings: dict[str, Any], options: dict[str, Any]) -> Self:
+        return cls(**settings, **options)
 
     def _changed_settings(self) -> dict[str, Any]:
         return {}

@@ -14,6 +14,7 @@ pub mod stream {
     pub const REPLAY: u32 = 5;
     pub const REPLAY_PRIORITY: u32 = 6;
     pub const REPLAY_SEQUENCE: u32 = 7;
+    pub const REPLAY_HINDSIGHT: u32 = 8;
 }
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

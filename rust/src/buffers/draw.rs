@@ -8,11 +8,13 @@
 //!             w = philox(seed, i, step, REPLAY_PRIORITY)
 //! sequence:   attempt a of element i = high 64 bits of x n,  x = words 0 and 1 of
 //!             philox(seed, i + a 2^32, step, REPLAY_SEQUENCE)
+//! hindsight:  place among n = high 64 bits of x n,  x = words 0 and 1 of
+//!             philox(seed, i, step, REPLAY_HINDSIGHT), chosen if its word 2 is below the share
 //! ```
 //! A uniform draw favours no slot by more than one part in 2^32 even in the largest buffer.
 
 use crate::ops::registers::{Arch, Task, run};
-use crate::philox::{philox, philox_lanes, stream};
+use crate::philox::{philox, philox_lanes, stream, unit_f32};
 
 /// The key and the counter of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +115,12 @@ pub(super) fn attempt(i: usize, attempt: u32, n: u64, draw: Draw) -> u32 {
     let index = i as u64 | u64::from(attempt) << 32;
     let words = philox(draw.seed, index, draw.step, stream::REPLAY_SEQUENCE);
     below(n, words[0], words[1])
+}
+
+/// A number in [0, 1), and a place among any number of them, for element `i`.
+pub(super) fn hindsight(i: usize, draw: Draw) -> (f32, impl Fn(u64) -> u32) {
+    let words = philox(draw.seed, i as u64, draw.step, stream::REPLAY_HINDSIGHT);
+    (unit_f32(words[2]), move |n| below(n, words[0], words[1]))
 }
 
 #[cfg(test)]

@@ -7,16 +7,19 @@ pub mod column;
 pub mod draw;
 mod frames;
 mod gather;
+pub mod hindsight;
 mod links;
 pub mod priorities;
 mod raw;
 pub mod replay;
+mod sample;
 pub mod sequences;
 pub mod state;
 pub mod tree;
 
 pub use priorities::Priorities;
-pub use replay::{Batch, Layout, Observation, Replay, Rows};
+pub use replay::{Layout, Observation, Replay, Rows};
+pub use sample::Batch;
 
 /// No slot, no frame.
 const NONE: u32 = u32::MAX;

@@ -283,6 +283,40 @@ impl ReplayStore {
         self.as_dict(py, arrays)
     }
 
+    /// Draw transitions, and for a share of them a later one of the same episode: two samples, and
+    /// which rows of the second are later ones.
+    #[pyo3(signature = (batch_size, share, seed=None))]
+    fn sample_with_later<'py>(
+        &self,
+        py: Python<'py>,
+        batch_size: &Bound<'py, PyAny>,
+        share: f32,
+        seed: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>, Bound<'py, PyAny>)> {
+        let count = positive("batch_size", batch_size)?;
+        let seed = seed.map(as_seed).transpose()?;
+        let (arrays, batch) = self.allocate(py, &[count], false)?;
+        let (later_arrays, later_batch) = self.allocate(py, &[count], false)?;
+        let (chosen_array, chosen) = self.flag.empty(py, &[count])?;
+        {
+            let mut guard = self.locked(py);
+            let state = &mut *guard;
+            check_not_empty(&state.replay)?;
+            let draw = self.next_draw(state, seed);
+            state.slots.resize(count, 0);
+            let mut later = vec![0; count];
+            self.detached(py, count, || {
+                state.replay.draw(&mut state.slots, draw);
+                let (slots, replay) = (&state.slots, &mut state.replay);
+                replay.draw_later(slots, &mut later, chosen, share, draw);
+                replay.gather(slots, batch)?;
+                replay.gather(&later, later_batch)
+            })?;
+        }
+        let (sample, later) = (self.as_dict(py, arrays)?, self.as_dict(py, later_arrays)?);
+        Ok((sample, later, chosen_array))
+    }
+
     /// Forget all transitions.
     fn clear(&self, py: Python<'_>) {
         let mut state = self.locked(py);

@@ -1,0 +1,175 @@
+//! Samples of the ring.
+
+use super::draw::{self, Draw};
+use super::replay::{Part, Replay};
+use super::{NONE, TERMINATED, TRUNCATED};
+use crate::pool::{self, PoolError};
+
+/// Bytes of a sample from which threads share the work, and the least that one of them gets.
+const SHARED_FROM: usize = 1 << 20;
+const SHARE: usize = 1 << 18;
+
+/// Room for a sample, as bytes.
+pub struct Batch<'a> {
+    /// Observations and next observations, part by part.
+    pub obs: Vec<[&'a mut [u8]; 2]>,
+    pub actions: &'a mut [u8],
+    pub rewards: &'a mut [f32],
+    pub terminated: &'a mut [u8],
+    pub truncated: &'a mut [u8],
+    /// What the value of the next observation is worth; with several steps only.
+    pub discounts: Option<&'a mut [f32]>,
+}
+
+impl Replay {
+    /// Write the slots of a uniform sample.
+    ///
+    /// # Panics
+    /// If there is none to sample.
+    pub fn draw(&self, slots: &mut [u32], draw: Draw) {
+        draw::uniform(slots, self.len as u64, draw);
+    }
+
+    /// Write the transitions at `slots` to `out`.
+    ///
+    /// # Errors
+    /// If the thread pool cannot be had.
+    ///
+    /// # Panics
+    /// If a slot holds no transition, or `out` has room for another number of them.
+    pub fn gather(&mut self, slots: &[u32], mut out: Batch) -> Result<(), PoolError> {
+        assert!(slots.iter().all(|&slot| (slot as usize) < self.len), "slot");
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let last = match &mut out.discounts {
+            Some(discounts) => {
+                scratch.resize(slots.len(), NONE);
+                self.add_up(slots, &mut scratch, out.rewards, discounts);
+                scratch.as_slice()
+            }
+            None => slots,
+        };
+        let done = self.gather_shared(slots, last, out);
+        self.scratch = scratch;
+        done
+    }
+
+    /// Rewards of up to `n_step` transitions, and the last of those.
+    fn add_up(&self, slots: &[u32], last: &mut [u32], rewards: &mut [f32], discounts: &mut [f32]) {
+        for (i, &slot) in slots.iter().enumerate() {
+            let mut at = slot;
+            let mut sum = f64::from(self.rewards[at as usize]);
+            let mut discount = self.layout.gamma;
+            for _ in 1..self.layout.n_step {
+                let next = self.links.next(at);
+                if next == NONE {
+                    break;
+                }
+                at = next;
+                sum += discount * f64::from(self.rewards[at as usize]);
+                discount *= self.layout.gamma;
+            }
+            last[i] = at;
+            rewards[i] = sum as f32;
+            discounts[i] = discount as f32;
+        }
+    }
+
+    fn gather_shared(&self, slots: &[u32], last: &[u32], out: Batch) -> Result<(), PoolError> {
+        let bytes = slots.len() * self.row_bytes();
+        if bytes < SHARED_FROM {
+            self.gather_rows(slots, last, out);
+            return Ok(());
+        }
+        let pool = pool::current()?;
+        let shares = (bytes / SHARE).clamp(1, 4 * pool.num_threads());
+        let rows = slots.len().div_ceil(shares);
+        let mut jobs = Vec::with_capacity(shares);
+        let mut rest = out;
+        for (slots, last) in slots.chunks(rows).zip(last.chunks(rows)) {
+            let (batch, others) = self.split(rest, slots.len());
+            jobs.push((slots, last, batch));
+            rest = others;
+        }
+        pool.for_each_item(jobs, |(slots, last, batch)| {
+            self.gather_rows(slots, last, batch);
+        });
+        Ok(())
+    }
+
+    /// The first `count` rows of a batch, and the others.
+    fn split<'a>(&self, batch: Batch<'a>, count: usize) -> (Batch<'a>, Batch<'a>) {
+        let mut heads = Vec::with_capacity(batch.obs.len());
+        let mut tails = Vec::with_capacity(batch.obs.len());
+        for ([obs, next], width) in batch.obs.into_iter().zip(&self.layout.obs) {
+            let (obs, later_obs) = obs.split_at_mut(count * width);
+            let (next, later_next) = next.split_at_mut(count * width);
+            heads.push([obs, next]);
+            tails.push([later_obs, later_next]);
+        }
+        let actions = batch.actions.split_at_mut(count * self.layout.action);
+        let rewards = batch.rewards.split_at_mut(count);
+        let terminated = batch.terminated.split_at_mut(count);
+        let truncated = batch.truncated.split_at_mut(count);
+        let discounts = batch
+            .discounts
+            .map(|discounts| discounts.split_at_mut(count));
+        let (first, second) = discounts.map_or((None, None), |(a, b)| (Some(a), Some(b)));
+        let of = |obs, actions, rewards, terminated, truncated, discounts| Batch {
+            obs,
+            actions,
+            rewards,
+            terminated,
+            truncated,
+            discounts,
+        };
+        (
+            of(
+                heads,
+                actions.0,
+                rewards.0,
+                terminated.0,
+                truncated.0,
+                first,
+            ),
+            of(
+                tails,
+                actions.1,
+                rewards.1,
+                terminated.1,
+                truncated.1,
+                second,
+            ),
+        )
+    }
+
+    /// What comes after a transition is taken from the slots `last`.
+    fn gather_rows(&self, slots: &[u32], last: &[u32], out: Batch) {
+        for (part, [obs, next]) in self.parts.iter().zip(out.obs) {
+            match part {
+                Part::Twice {
+                    obs: from,
+                    next: then,
+                } => {
+                    from.gather(slots, obs);
+                    then.gather(last, next);
+                }
+                Part::Once(frames) => {
+                    frames.gather(slots, false, obs);
+                    frames.gather(last, true, next);
+                }
+            }
+        }
+        self.actions.gather(slots, out.actions);
+        if out.discounts.is_none() {
+            for (to, &slot) in out.rewards.iter_mut().zip(slots) {
+                *to = self.rewards[slot as usize];
+            }
+        }
+        let ends = out.terminated.iter_mut().zip(out.truncated);
+        for ((terminated, truncated), &slot) in ends.zip(last) {
+            let flags = self.flags[slot as usize];
+            *terminated = u8::from(flags & TERMINATED != 0);
+            *truncated = u8::from(flags & TRUNCATED != 0);
+        }
+    }
+}
