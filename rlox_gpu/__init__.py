@@ -49,6 +49,7 @@ _HOME = {
     "TokenLogprobs": "ops.logprobs",
     "linear_token_logprobs": "ops.logprobs",
     "token_logprobs": "ops.logprobs",
+    "gaussian_ppo_loss": "ops.policy_losses",
     "grpo_loss": "ops.policy_losses",
     "ppo_loss": "ops.policy_losses",
     "CategoricalSample": "ops.sampling",

@@ -337,6 +337,27 @@ def ppo_loss_raw(
     and dtypes; the code (that of a floating-point type) is checked.
     """
 
+def gaussian_ppo_loss_raw(
+    policy: tuple[int, ...],
+    shared: bool,
+    columns: tuple[int, ...],
+    gradients: tuple[int, int],
+    terms: tuple[int, ...],
+    count: int,
+    dimensions: int,
+    code: int,
+    coefficients: tuple[float, float, float],
+    /,
+) -> None:
+    """PPO's loss of a Gaussian policy, of contiguous memory.
+
+    ``policy`` are the addresses of the means ``[N, A]``, of the logarithms of the deviations,
+    ``[A]`` if ``shared`` and else ``[N, A]``, and of the actions ``[N, A]``. ``gradients``, unless
+    0, are room for ``N * A`` numbers of the means, as many of ``log_std`` unless ``shared``, and
+    ``N`` of the values, to be multiplied by the scale; and, if ``shared``, for ``[A]`` of the type
+    that sums have, which are scaled already. All else is as for ``ppo_loss_raw``.
+    """
+
 def grpo_loss_raw(
     tokens: tuple[int, ...],
     per_token: bool,

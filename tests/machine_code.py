@@ -229,6 +229,7 @@ def _policy_loss_cases():
         arrays = (torch.zeros(2048, actions, dtype=dtype), torch.zeros(2048).long())
         arguments = (*arrays, *[column] * 5, column != 0, 0.2, 0.5, 0.01)
         yield f"ppo-loss-{actions}-{str(dtype)[6:]}", partial(losses._ppo_body, *arguments)
+    yield from _gaussian_loss_cases(losses._gaussian_body)
     levels = [*product(dtypes, (2,), (False, True), (0,))]
     levels += [(torch.float32, 0, False, 1), (torch.float32, 1, False, 2)]
     for dtype, kind, per_sequence, aggregation in levels:
@@ -238,6 +239,16 @@ def _policy_loss_cases():
         yield name, partial(losses._grpo_body, x, x, x, x, x != 0, *rules)
     gradient = torch.zeros(2048)
     yield "scaled", partial(losses._scaled_triton, gradient, gradient[:1], gradient[0])
+
+
+def _gaussian_loss_cases(body):
+    sizes = [*product((6, 4096), _FLOATS), *product((1, 16, 17, 64), _FLOATS[2:])]
+    for (actions, dtype), shared in product(sizes, (False, True)):
+        column, policy = torch.zeros(2048, dtype=dtype), torch.zeros(2048, actions, dtype=dtype)
+        log_std = policy[0] if shared else policy
+        arrays = (policy, log_std, policy, *[column] * 5, column != 0)
+        name = f"gaussian-ppo-loss-{actions}-{str(dtype)[6:]}{'-shared' if shared else ''}"
+        yield name, partial(body, *arrays, 0.2, 0.5, 0.01)
 
 
 def _kl_cases():

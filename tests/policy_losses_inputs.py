@@ -1,5 +1,7 @@
 """Inputs of the policy losses, and the same losses as torch formulas: for gradients."""
 
+import math
+
 import torch
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -29,6 +31,34 @@ def make_ppo_inputs(seed, count, actions, dtype=torch.float32, *, masked=True):
             x[~mask] = 10**6 if name == "actions" else torch.nan
         inputs["mask"] = mask
     return _rounded(inputs, dtype)
+
+
+def make_gaussian_inputs(seed, count, actions, dtype=torch.float32, *, masked=True, shared=True):
+    """Keyword arguments of ``rlox_gpu.gaussian_ppo_loss``; NaN lies beneath the mask."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    inputs = {"mean": normal(count, actions)}
+    spread = normal(actions) / 3 if shared else normal(count, actions) / 3
+    inputs["actions"] = inputs["mean"] + spread.exp() * normal(count, actions)
+    inputs |= {name: normal(count) for name in ("advantages", "returns", "values", "old_values")}
+    inputs["old_log_probs"] = _log_density(inputs["mean"], spread, inputs["actions"])
+    inputs["old_log_probs"] += 0.3 * normal(count)
+    if masked:
+        mask = torch.rand(count, generator=generator) < 0.8
+        for x in inputs.values():
+            x[~mask] = torch.nan
+        if not shared:
+            spread[~mask] = torch.nan
+        inputs["mask"] = mask
+    return _rounded(inputs | {"log_std": spread}, dtype)
+
+
+def _log_density(mean, log_std, actions):
+    z = (actions - mean) / log_std.exp()
+    return (-z * z / 2 - log_std - math.log(2 * math.pi) / 2).sum(-1)
 
 
 def make_grpo_inputs(
@@ -87,6 +117,32 @@ def ppo_formula(
     log_p = logits.log_softmax(-1)
     log_probs = log_p.gather(-1, actions[..., None])[..., 0]
     entropy = -(log_p.exp() * log_p).sum(-1)
+    columns = (old_log_probs, advantages, returns, values, old_values, mask)
+    return _ppo_of(log_probs, entropy, columns, clip_eps, vf_coef, ent_coef)
+
+
+def gaussian_formula(
+    mean,
+    log_std,
+    actions,
+    old_log_probs,
+    advantages,
+    returns,
+    values,
+    old_values=None,
+    mask=None,
+    clip_eps=0.2,
+    vf_coef=0.5,
+    ent_coef=0.01,
+):
+    entropy = (log_std.expand_as(mean) + math.log(2 * math.pi * math.e) / 2).sum(-1)
+    columns = (old_log_probs, advantages, returns, values, old_values, mask)
+    log_probs = _log_density(mean, log_std, actions)
+    return _ppo_of(log_probs, entropy, columns, clip_eps, vf_coef, ent_coef)
+
+
+def _ppo_of(log_probs, entropy, columns, clip_eps, vf_coef, ent_coef):
+    old_log_probs, advantages, returns, values, old_values, mask = columns
     errors = (values - returns).square()
     if old_values is not None:
         near = old_values + (values - old_values).clamp(-clip_eps, clip_eps)
@@ -155,13 +211,17 @@ def assert_terms(result, expected, dtype):
             )
 
 
-def assert_gradients(found, wanted, count, dtype):
-    """Gradients agree, on the scale of one sample of ``count``."""
-    for got, want in zip(found, wanted, strict=True):
+def assert_gradients(found, wanted, counts, dtype, *, terms=0):
+    """Gradients agree, each on the scale of one of so many samples.
+
+    Their log-probabilities, whose absolute error is the gradients' relative one, are sums of
+    ``terms`` terms.
+    """
+    for got, want, count in zip(found, wanted, counts, strict=True):
         assert got.dtype is dtype
         error = (got.double().cpu() - want).abs() * count
         assert not error.isnan().any()
-        least = ROUNDING[dtype] * (count * want.abs() + 10)
+        least = ROUNDING[dtype] * (1 + terms / 8) * (count * want.abs() + 10)
         # What a half type cannot represent on the scale of the gradient is lost.
         least += count * (2**-24 if dtype is torch.float16 else 0)
         assert (error <= least).all(), (error / least).max()

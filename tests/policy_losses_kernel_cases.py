@@ -7,17 +7,20 @@ from policy_losses_inputs import (
     assert_gradients,
     assert_terms,
     doubled,
+    gaussian_formula,
     gradients,
     grpo_formula,
+    make_gaussian_inputs,
     make_grpo_inputs,
     make_ppo_inputs,
     ppo_formula,
 )
-from policy_losses_reference import grpo_reference, ppo_reference
+from policy_losses_reference import gaussian_ppo_reference, grpo_reference, ppo_reference
 
 import rlox_gpu
 
 PPO_LEAVES = ("logits", "values")
+GAUSSIAN_LEAVES = ("mean", "log_std", "values")
 VARIANTS = {
     "GRPO": {"kl_coef": 0.1},
     "k1": {"kl_coef": 0.1, "kl_kind": "k1"},
@@ -30,7 +33,7 @@ VARIANTS = {
 }
 
 
-def compare(op, formula, reference, leaves, device, inputs, count, **options):
+def compare(op, formula, reference, leaves, device, inputs, counts, *, terms=0, **options):
     """Numbers, and gradients where ``leaves`` are wanted, against float64."""
     dtype = inputs[leaves[0]].dtype
     moved = {name: x.to(device) for name, x in inputs.items()}
@@ -40,7 +43,7 @@ def compare(op, formula, reference, leaves, device, inputs, count, **options):
     assert_terms(result, expected, dtype)
     found = gradients(op, moved, leaves, **options)
     wanted = gradients(formula, doubled(inputs), leaves, **options)
-    assert_gradients(found, wanted, count, dtype)
+    assert_gradients(found, wanted, counts, dtype, terms=terms)
 
 
 def compare_ppo(device, inputs, **options):
@@ -49,14 +52,35 @@ def compare_ppo(device, inputs, **options):
     def reference(actions, **rest):
         return ppo_reference(actions=actions.astype(int), **rest)
 
-    compare(rlox_gpu.ppo_loss, ppo_formula, reference, PPO_LEAVES, device, inputs, count, **options)
+    counts = [count] * len(PPO_LEAVES)
+    compare(
+        rlox_gpu.ppo_loss, ppo_formula, reference, PPO_LEAVES, device, inputs, counts, **options
+    )
+
+
+def compare_gaussian(device, inputs, **options):
+    """As :func:`compare_ppo`; what all samples share is compared as the mean that it is."""
+    shared = inputs["log_std"].ndim < inputs["mean"].ndim
+    counts = [max(1, inputs["values"].numel())] * 3
+    counts[1] = 1 if shared else counts[1]
+    compare(
+        rlox_gpu.gaussian_ppo_loss,
+        gaussian_formula,
+        gaussian_ppo_reference,
+        GAUSSIAN_LEAVES,
+        device,
+        inputs,
+        counts,
+        terms=inputs["mean"].shape[1],
+        **options,
+    )
 
 
 def compare_grpo(device, inputs, **options):
-    count = inputs["logprobs"].numel()
+    counts = [inputs["logprobs"].numel()]
     leaves = ("logprobs",)
     compare(
-        rlox_gpu.grpo_loss, grpo_formula, grpo_reference, leaves, device, inputs, count, **options
+        rlox_gpu.grpo_loss, grpo_formula, grpo_reference, leaves, device, inputs, counts, **options
     )
 
 
@@ -103,6 +127,33 @@ def check_ppo_of_a_wrong_action(device):
         result = rlox_gpu.ppo_loss(**{k: x.to(device) for k, x in inputs.items()})
         assert result.loss.isnan()
         assert not result.value_loss.isnan()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("actions", [1, 3, 17, 40])
+@pytest.mark.parametrize("count", [1, 63, 64, 1000])
+def check_gaussian_sizes(device, count, actions, shared, masked):
+    inputs = make_gaussian_inputs(count + actions, count, actions, masked=masked, shared=shared)
+    compare_gaussian(device, inputs)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("actions", [4, 19])
+def check_gaussian_of_several_programs(device, actions, shared):
+    compare_gaussian(device, make_gaussian_inputs(0, 3000, actions, shared=shared))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def check_gaussian_dtypes(device, dtype, shared):
+    compare_gaussian(device, make_gaussian_inputs(1, 90, 5, dtype, shared=shared))
+
+
+def check_gaussian_without_value_clip(device):
+    inputs = make_gaussian_inputs(2, 90, 5)
+    del inputs["old_values"]
+    compare_gaussian(device, inputs, clip_eps=0.1, vf_coef=1.0, ent_coef=0.3)
 
 
 @pytest.mark.parametrize("per_token", [False, True])

@@ -29,6 +29,32 @@ def ppo_reference(
     return _ppo_means(log_probs, entropies, columns, clip_eps, vf_coef, ent_coef)
 
 
+def gaussian_ppo_reference(
+    mean,
+    log_std,
+    actions,
+    old_log_probs,
+    advantages,
+    returns,
+    values,
+    old_values=None,
+    mask=None,
+    clip_eps=0.2,
+    vf_coef=0.5,
+    ent_coef=0.01,
+):
+    """The same of a policy whose actions have independent Gaussian entries."""
+    mean, actions = (_f64(x).reshape(-1, np.shape(mean)[-1]) for x in (mean, actions))
+    log_probs, entropies = [], []
+    for mu, s, a in zip(mean, np.broadcast_to(_f64(log_std), mean.shape), actions, strict=True):
+        variance = np.exp(s) ** 2
+        density = np.exp(-((a - mu) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+        log_probs.append(np.log(density).sum())
+        entropies.append((np.log(2 * np.pi * np.e * variance) / 2).sum())
+    columns = (old_log_probs, advantages, returns, values, old_values, mask)
+    return _ppo_means(log_probs, entropies, columns, clip_eps, vf_coef, ent_coef)
+
+
 def _ppo_means(log_probs, entropies, columns, clip_eps, vf_coef, ent_coef):
     old_log_probs, advantages, returns, values, old_values, mask = (
         None if x is None else np.ravel(_f64(x)) for x in columns

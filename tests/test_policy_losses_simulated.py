@@ -3,7 +3,7 @@
 import policy_losses_kernel_cases as cases
 import pytest
 import torch
-from policy_losses_inputs import make_grpo_inputs, make_ppo_inputs
+from policy_losses_inputs import make_gaussian_inputs, make_grpo_inputs, make_ppo_inputs
 from simulation import simulated
 
 import rlox_gpu
@@ -28,6 +28,33 @@ def test_ppo_at_ragged_sizes(count, actions):
         cases.compare_ppo("cpu", make_ppo_inputs(1, count, actions))
     # Without and with a gradient, each one launch, two for many samples; and the scaling.
     assert len(simulation.launches) == (5 if count == 5000 else 3)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_gaussian_in_every_dtype_on_every_architecture(arch, dtype):
+    with simulated(arch=arch):
+        for shared in (False, True):
+            cases.compare_gaussian("cpu", make_gaussian_inputs(0, 70, 3, dtype, shared=shared))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("count", "actions"), [(1, 5), (1000, 5), (5000, 5), (200, 40)])
+def test_gaussian_at_ragged_sizes(count, actions, shared):
+    with simulated() as simulation:
+        inputs = make_gaussian_inputs(1, count, actions, shared=shared)
+        cases.compare_gaussian("cpu", inputs)
+    assert len(simulation.launches) == (5 if count == 5000 or actions == 40 else 3)
+
+
+@pytest.mark.parametrize(
+    ("op", "make"), [("ppo_loss", make_ppo_inputs), ("gaussian_ppo_loss", make_gaussian_inputs)]
+)
+def test_too_many_actions_are_an_error_that_names_the_argument(op, make):
+    inputs = make(0, 1, 4097, masked=False)
+    name = "logits" if op == "ppo_loss" else "mean"
+    with simulated(), pytest.raises(ValueError, match=f"{name}: .* at most 4096 .* got 4097"):
+        getattr(rlox_gpu, op)(**inputs)
 
 
 @pytest.mark.parametrize("variant", cases.VARIANTS)
@@ -60,6 +87,17 @@ def test_ppo_moves_each_element_once(actions):
     main, combine = _traffic(lambda: rlox_gpu.ppo_loss(**inputs))
     least = (8 * actions + 8 + 5 * 4 + 4) * 8192
     assert main <= (1.05 if actions in (2, 4) else 1.10) * least
+    assert combine <= 0.05 * least
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("actions", [1, 4, 6, 16])
+def test_gaussian_moves_each_element_once(actions, shared):
+    inputs = make_gaussian_inputs(4, 8192, actions, masked=False, shared=shared)
+    inputs["mean"].requires_grad_()
+    main, combine = _traffic(lambda: rlox_gpu.gaussian_ppo_loss(**inputs))
+    least = ((3 if shared else 5) * 4 * actions + 5 * 4 + 4) * 8192
+    assert main <= 1.10 * least
     assert combine <= 0.05 * least
 
 

@@ -38,6 +38,25 @@ def check_ppo(logits: Any, actions: Any, columns: Columns) -> None:
     _check_columns("logits", logits, shape, columns)
 
 
+def check_gaussian(mean: Any, log_std: Any, actions: Any, columns: Columns) -> None:
+    """Raise unless the arrays of ``gaussian_ppo_loss`` fit each other; ``mean`` sets the tone."""
+    check_dtype("mean", mean, FLOATS)
+    if mean.ndim == 0 or mean.shape[-1] == 0:
+        raise ValueError(
+            f"mean: expected shape [..., A] with at least one dimension of an action, got "
+            f"{tuple(mean.shape)}"
+        )
+    shared = getattr(log_std, "ndim", mean.ndim) == 1
+    check_like("log_std", log_std, "mean", mean, shape=mean.shape[-1:] if shared else mean.shape)
+    check_like("actions", actions, "mean", mean)
+    _check_columns("mean", mean, mean.shape[:-1], columns)
+
+
+def is_shared(mean: Any, log_std: Any) -> bool:
+    """Whether ``log_std`` is one row for all samples."""
+    return bool(log_std.shape != mean.shape)
+
+
 def _check_columns(like_name: str, like: Any, shape: Sequence[int], columns: Columns) -> None:
     *numbers, mask = columns
     for name, x in zip(COLUMN_NAMES, numbers, strict=True):
@@ -73,7 +92,7 @@ def ppo_into_rust(
         address(logits),
         address(actions),
         optional_addresses(columns),
-        0 if gradient is None else address(gradient),
+        address_or_zero(gradient),
         optional_addresses(terms),
         math.prod(actions.shape),
         logits.shape[-1],
@@ -82,9 +101,39 @@ def ppo_into_rust(
     )
 
 
+def gaussian_into_rust(
+    policy: tuple[Any, Any, Any],
+    columns: Columns,
+    gradients: tuple[Any | None, Any | None],
+    terms: tuple[Any, Any, Any],
+    coefficients: Coefficients,
+) -> None:
+    """:func:`ppo_into_rust` for mean, ``log_std`` and actions.
+
+    The second of the gradients is that of a ``log_std`` that all samples share.
+    """
+    mean, log_std, _ = policy
+    _rust.gaussian_ppo_loss_raw(
+        optional_addresses(policy),
+        is_shared(mean, log_std),
+        optional_addresses(columns),
+        (address_or_zero(gradients[0]), address_or_zero(gradients[1])),
+        optional_addresses(terms),
+        math.prod(mean.shape[:-1]),
+        mean.shape[-1],
+        FLOATS[dtype_name(mean)],
+        coefficients,
+    )
+
+
+def address_or_zero(x: Any) -> int:
+    """The array's address, 0 for None."""
+    return 0 if x is None else address(x)
+
+
 def optional_addresses(arrays: Sequence[Any]) -> tuple[int, ...]:
     """The arrays' addresses, 0 for None."""
-    return tuple(0 if x is None else address(x) for x in arrays)
+    return tuple(map(address_or_zero, arrays))
 
 
 RATIO_LEVELS = {"token": False, "sequence": True}
@@ -164,7 +213,7 @@ def grpo_into_rust(
     _rust.grpo_loss_raw(
         optional_addresses(arrays),
         arrays[2].ndim == 2,
-        0 if gradient is None else address(gradient),
+        address_or_zero(gradient),
         optional_addresses(terms),
         tuple(arrays[0].shape),
         FLOATS[dtype_name(arrays[0])],

@@ -8,8 +8,10 @@ import numpy as np
 
 from ._policy_losses_common import (
     GRPORules,
+    check_gaussian,
     check_grpo,
     check_ppo,
+    gaussian_into_rust,
     grpo_into_rust,
     ppo_into_rust,
     real_name,
@@ -24,6 +26,18 @@ def ppo_loss(logits: Any, actions: Any, *rest: Any) -> tuple[Any, ...]:
     loss, parts, scale = (np.empty(n, real_name(logits)) for n in (1, 5, 1))
     columns = (*numbers, _flags(columns[5]))
     ppo_into_rust(logits, actions, columns, None, (loss, parts, scale), coefficients)
+    return _scalars(loss, parts)
+
+
+def gaussian_ppo_loss(mean: Any, log_std: Any, actions: Any, *rest: Any) -> tuple[Any, ...]:
+    """``rlox_gpu.gaussian_ppo_loss`` for arrays; ``rest`` is as for ``ppo_loss``."""
+    columns, coefficients = rest[:6], rest[6:]
+    check_gaussian(mean, log_std, actions, columns)
+    mean, log_std, actions, *numbers = map(_contiguous, (mean, log_std, actions, *columns[:5]))
+    loss, parts, scale = (np.empty(n, real_name(mean)) for n in (1, 5, 1))
+    columns = (*numbers, _flags(columns[5]))
+    policy, terms = (mean, log_std, actions), (loss, parts, scale)
+    gaussian_into_rust(policy, columns, (None, None), terms, coefficients)
     return _scalars(loss, parts)
 
 

@@ -10,9 +10,12 @@ from .. import _dispatch, _rust
 from ._arguments import FLOATS, dtype_name
 from ._policy_losses_common import (
     GRPORules,
+    check_gaussian,
     check_grpo,
     check_ppo,
+    gaussian_into_rust,
     grpo_into_rust,
+    is_shared,
     ppo_into_rust,
     real_name,
 )
@@ -30,6 +33,19 @@ def ppo_loss(logits: Any, actions: Any, *rest: Any) -> _Tensors:
         constants = [x.detach() if isinstance(x, torch.Tensor) else x for x in rest]
         constants[3] = values
         loss, parts, _, _ = _ppo_op(logits, actions, *constants)
+    return loss, *parts.unbind()
+
+
+def gaussian_ppo_loss(mean: Any, log_std: Any, actions: Any, *rest: Any) -> _Tensors:
+    """``rlox_gpu.gaussian_ppo_loss`` for tensors; ``rest`` is as for :func:`ppo_loss`."""
+    values = rest[3]
+    check_gaussian(mean, log_std, actions, rest[:6])
+    if _without_gradient((mean, log_std, actions, *rest[:6]), (mean, log_std, values)):
+        loss, parts, *_ = _gaussian_body(mean, log_std, actions, *rest, with_gradient=False)
+    else:
+        constants = [x.detach() if isinstance(x, torch.Tensor) else x for x in (actions, *rest)]
+        constants[4] = values
+        loss, parts, *_ = _gaussian_op(mean, log_std, *constants)
     return loss, *parts.unbind()
 
 
@@ -106,6 +122,72 @@ def _ppo_backward(ctx: Any, factor: torch.Tensor, *_: Any) -> tuple[Any, ...]:
     d_logits = scaled[: logits_shape.numel()].view(logits_shape)
     d_values = scaled[logits_shape.numel() :].view(shape)
     return d_logits, None, None, None, None, d_values, None, None, None, None, None
+
+
+def _gaussian_allocated(mean: torch.Tensor, log_std: torch.Tensor) -> _Tensors:
+    """Loss, its parts, scale and unscaled gradient, and the scaled one of a shared ``log_std``."""
+    shared = is_shared(mean, log_std)
+    numbers = mean.numel() if shared else 2 * mean.numel()
+    gradient = mean.new_empty(numbers + mean.numel() // mean.shape[-1])
+    reals = (_reals(mean, *size) for size in ((), (5,), (1,)))
+    return *reals, gradient, _reals(mean, mean.shape[-1] if shared else 0)
+
+
+def _gaussian_body(
+    mean: torch.Tensor,
+    log_std: torch.Tensor,
+    actions: torch.Tensor,
+    *rest: Any,
+    with_gradient: bool = True,
+) -> _Tensors:
+    columns, coefficients = rest[:6], rest[6:]
+    check_gaussian(mean, log_std, actions, columns)
+    loss, parts, scale, gradient, shared = _gaussian_allocated(mean, log_std)
+    mean, log_std, actions, *numbers = map(_contiguous, (mean, log_std, actions, *columns[:5]))
+    into = gaussian_into_rust if _dispatch.runs_in_rust(mean.device) else _gaussian_into_triton
+    into(
+        (mean, log_std, actions),
+        (*numbers, _flags(columns[5])),
+        (gradient, shared if shared.numel() else None) if with_gradient else (None, None),
+        (loss, parts, scale),
+        coefficients,
+    )
+    return loss, parts, scale, gradient, shared
+
+
+def _gaussian_into_triton(*arguments: Any) -> None:
+    from ..kernels.gaussian_ppo_loss import launch_gaussian_ppo_loss
+
+    launch_gaussian_ppo_loss(*arguments)
+
+
+def _gaussian_fake(
+    mean: torch.Tensor, log_std: torch.Tensor, actions: torch.Tensor, *rest: Any
+) -> _Tensors:
+    check_gaussian(mean, log_std, actions, rest[:6])
+    return _gaussian_allocated(mean, log_std)
+
+
+def _gaussian_setup(ctx: Any, inputs: tuple[Any, ...], output: _Tensors) -> None:
+    ctx.shapes = inputs[0].shape, inputs[1].shape
+    _, parts, scale, gradient, shared = output
+    ctx.mark_non_differentiable(parts, scale, gradient, shared)
+    ctx.save_for_backward(gradient, scale, shared)
+
+
+def _gaussian_backward(ctx: Any, factor: torch.Tensor, *_: Any) -> tuple[Any, ...]:
+    gradient, scale, shared = ctx.saved_tensors
+    shape, log_std_shape = ctx.shapes
+    scaled = _scaled_op(gradient, scale, factor)
+    numbers = shape.numel()
+    if shape == log_std_shape:
+        d_log_std = scaled[numbers : 2 * numbers].view(shape)
+    else:
+        d_log_std = (shared * factor).to(gradient.dtype)
+    d_values = scaled[-(numbers // shape[-1]) :] if numbers else scaled
+    constants = (None,) * 5
+    d_mean = scaled[:numbers].view(shape)
+    return d_mean, d_log_std, None, None, None, None, d_values.view(shape[:-1]), *constants
 
 
 def _grpo_allocated(logprobs: torch.Tensor) -> _Tensors:
@@ -206,6 +288,17 @@ _ppo_op = _dispatch.register(
     fake=_ppo_fake,
     setup_context=_ppo_setup,
     backward=_ppo_backward,
+)
+_gaussian_op = _dispatch.register(
+    "gaussian_ppo_loss(Tensor mean, Tensor log_std, Tensor actions, Tensor old_log_probs, "
+    "Tensor advantages, Tensor returns, Tensor values, Tensor? old_values, Tensor? mask, "
+    "float clip_eps, float vf_coef, float ent_coef) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    cpu=_gaussian_body,
+    cuda=_gaussian_body,
+    fake=_gaussian_fake,
+    setup_context=_gaussian_setup,
+    backward=_gaussian_backward,
 )
 _grpo_op = _dispatch.register(
     "grpo_loss(Tensor logprobs, Tensor old_logprobs, Tensor advantages, Tensor? ref_logprobs, "

@@ -25,7 +25,7 @@ from ._policy_losses_common import grpo_rules, ppo_coefficients
 
 
 class PPOTerms(NamedTuple):
-    """What :func:`ppo_loss` returns: the loss and means over the valid samples."""
+    """What PPO's losses return: the loss and means over the valid samples."""
 
     loss: Any
     policy_loss: Any
@@ -66,6 +66,7 @@ def ppo_loss(
     ----------
     logits : array, ``[..., A]``
         Unnormalised log-probabilities of the ``A`` actions; minus infinity rules an action out.
+        On a GPU at most 4,096 actions.
     actions : array, ``[...]``
         int64. One outside ``0 .. A - 1`` makes the loss NaN.
     old_log_probs, advantages, returns : array, ``[...]``
@@ -102,6 +103,64 @@ def ppo_loss(
     call = implementation("logits", logits, "policy_losses", "ppo_loss")
     columns = (old_log_probs, advantages, returns, values, old_values, mask)
     return PPOTerms(*call(logits, actions, *columns, *coefficients))
+
+
+def gaussian_ppo_loss(
+    mean: Any,
+    log_std: Any,
+    actions: Any,
+    old_log_probs: Any,
+    advantages: Any,
+    returns: Any,
+    values: Any,
+    *,
+    old_values: Any = None,
+    mask: Any = None,
+    clip_eps: float = 0.2,
+    vf_coef: float = 0.5,
+    ent_coef: float = 0.01,
+) -> PPOTerms:
+    """:func:`ppo_loss` of a Gaussian policy whose ``A`` dimensions are independent.
+
+    With ``z = (actions - mean) / exp(log_std)``, of a sample and summed over the dimensions::
+
+        log pi(a) = sum(-z^2 / 2 - log_std - ln(2 pi) / 2)
+        entropy   = sum(log_std + 1/2 + ln(2 pi) / 2)
+
+    All else is as for :func:`ppo_loss`.
+
+    Parameters
+    ----------
+    mean : array, ``[..., A]``
+        Means of the dimensions of an action. On a GPU at most 4,096 dimensions.
+    log_std : array, ``[A]`` or ``[..., A]``
+        Natural logarithms of the standard deviations: of all samples, as most policies have them,
+        or of each.
+    actions : array, ``[..., A]``
+        The actions as they were drawn, before any squashing or clipping.
+    old_log_probs, advantages, returns : array, ``[...]``
+        Constants, the first of them summed over the dimensions.
+    values, old_values, mask : array, ``[...]``
+        As for :func:`ppo_loss`.
+    clip_eps, vf_coef, ent_coef : float
+        As for :func:`ppo_loss`.
+
+    Returns
+    -------
+    PPOTerms
+        ``loss`` is differentiable with respect to ``mean``, ``log_std`` and ``values``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind or dtype.
+    ValueError
+        If a shape, device or number does not fit.
+    """
+    coefficients = ppo_coefficients(clip_eps, vf_coef, ent_coef)
+    call = implementation("mean", mean, "policy_losses", "gaussian_ppo_loss")
+    columns = (old_log_probs, advantages, returns, values, old_values, mask)
+    return PPOTerms(*call(mean, log_std, actions, *columns, *coefficients))
 
 
 class GRPOTerms(NamedTuple):

@@ -2,20 +2,25 @@
 
 #![allow(unsafe_code)]
 
+use std::iter;
+
 use half::{bf16, f16};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::arrays::Code;
-use super::ops::slice_at;
+use super::ops::{slice_at, slice_of};
 use crate::ops::element::{Element, Real};
 use crate::ops::grpo_loss::{self as grpo, Aggregation, Kind, Rules, Tokens};
-use crate::ops::ppo_loss::{self as ppo, Coefficients, Columns, Gradient, Samples, Terms};
+use crate::ops::ppo_loss::{
+    Categorical, Coefficients, Columns, Gaussian, Gradient, Policy, Terms, ppo_loss,
+};
 use crate::ops::surrogate;
 use crate::ops::transcendental::Transcendental;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ppo_loss_raw, module)?)?;
+    module.add_function(wrap_pyfunction!(gaussian_ppo_loss_raw, module)?)?;
     module.add_function(wrap_pyfunction!(grpo_loss_raw, module)?)?;
     module.add_function(wrap_pyfunction!(scaled_raw, module)?)
 }
@@ -81,22 +86,110 @@ fn categorical<V: Element<Real: Transcendental>>(
     coefficients: (f64, f64, f64),
 ) -> PyResult<()> {
     // SAFETY: the caller vouches for `[N, A]`, `[N]` and `[N (A + 1)]` aligned elements, those of
-    // the gradient nobody else's.
-    let (samples, gradient) = unsafe {
-        let samples = Samples::<V> {
-            logits: slice_at(logits, count * classes),
-            actions: slice_at(actions, count),
-            columns: columns_at(columns, count),
+    // the gradient nobody else's, and for the places of the results.
+    unsafe {
+        let policy = Categorical::<V> {
+            logits: slice_of(logits, count * classes),
+            actions: slice_of(actions, count),
+            classes,
         };
-        (samples, gradient_at(gradient, count * classes, count))
-    };
-    let coefficients = coefficients_of(coefficients);
-    let found = py
-        .detach(|| ppo::ppo_loss(samples, coefficients, gradient))
-        .map_err(|error| PyValueError::new_err(error.to_string()))?;
-    // SAFETY: the caller vouches for the places of the results.
-    unsafe { write_terms::<V::Real>(&found, terms) };
+        let gradient = gradient_at(gradient, [count * classes, 0], count);
+        let found = loss_of(py, policy, columns, coefficients, gradient)?;
+        write_terms::<V::Real>(&found, terms);
+    }
     Ok(())
+}
+
+/// Mean, `log_std` and actions.
+type GaussianAddresses = (usize, usize, usize);
+
+/// PPO's loss of a Gaussian policy, of contiguous memory.
+#[pyfunction]
+#[pyo3(signature = (
+    policy, shared, columns, gradients, terms, count, dimensions, code, coefficients, /
+))]
+fn gaussian_ppo_loss_raw(
+    py: Python<'_>,
+    policy: GaussianAddresses,
+    shared: bool,
+    columns: ColumnAddresses,
+    gradients: (usize, usize),
+    terms: TermAddresses,
+    count: usize,
+    dimensions: usize,
+    code: usize,
+    coefficients: (f64, f64, f64),
+) -> PyResult<()> {
+    let size = (count, dimensions);
+    with_float!(
+        code,
+        gaussian(
+            py,
+            policy,
+            shared,
+            columns,
+            gradients,
+            terms,
+            size,
+            coefficients
+        )
+    )
+}
+
+fn gaussian<V: Element<Real: Transcendental>>(
+    py: Python<'_>,
+    (mean, log_std, actions): GaussianAddresses,
+    shared: bool,
+    columns: ColumnAddresses,
+    (gradient, shared_gradient): (usize, usize),
+    terms: TermAddresses,
+    (count, dimensions): (usize, usize),
+    coefficients: (f64, f64, f64),
+) -> PyResult<()> {
+    let numbers = count * dimensions;
+    // SAFETY: the caller vouches for `[N, A]`, `[A]`, `[N]` and `[N (A + 1)]` or `[N (2 A + 1)]`
+    // aligned elements, those of the gradients nobody else's, and for the places of the results.
+    unsafe {
+        let policy = Gaussian::<V> {
+            mean: slice_of(mean, numbers),
+            log_std: slice_of(log_std, if shared { dimensions } else { numbers }),
+            actions: slice_of(actions, numbers),
+            samples: count,
+            dimensions,
+            shared,
+        };
+        let own = if shared { 0 } else { numbers };
+        let gradient = gradient_at(gradient, [numbers, own], count);
+        let found = loss_of(py, policy, columns, coefficients, gradient)?;
+        write_terms::<V::Real>(&found, terms);
+        let room = if shared_gradient == 0 { 0 } else { dimensions };
+        // Without samples there is no gradient, and the deviations have one all the same.
+        let numbers = found.shared.iter().chain(iter::repeat(&0.0));
+        for (slot, &x) in slice_at(shared_gradient, room).iter_mut().zip(numbers) {
+            *slot = V::Real::from_f64(x);
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As for [`columns_at`].
+unsafe fn loss_of<P: Policy>(
+    py: Python<'_>,
+    policy: P,
+    columns: ColumnAddresses,
+    (clip_eps, vf_coef, ent_coef): (f64, f64, f64),
+    gradient: Option<Gradient<'static, P::Value>>,
+) -> PyResult<Terms> {
+    // SAFETY: the caller's promise.
+    let columns = unsafe { columns_at(columns, policy.samples()) };
+    let coefficients = Coefficients {
+        clip_eps,
+        vf_coef,
+        ent_coef,
+    };
+    py.detach(|| ppo_loss(policy, columns, coefficients, gradient))
+        .map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// The five arrays of [`grpo_loss_raw`]: addresses, 0 where absent.
@@ -237,14 +330,6 @@ fn float_code(code: usize) -> PyResult<Code> {
         .ok_or_else(|| PyValueError::new_err(format!("code must be between 0 and 3, not {code}")))
 }
 
-fn coefficients_of((clip_eps, vf_coef, ent_coef): (f64, f64, f64)) -> Coefficients {
-    Coefficients {
-        clip_eps,
-        vf_coef,
-        ent_coef,
-    }
-}
-
 /// # Safety
 /// As for [`slice_at`], for `count` elements at every address that is not 0.
 unsafe fn columns_at<V>(addresses: ColumnAddresses, count: usize) -> Columns<'static, V> {
@@ -262,21 +347,27 @@ unsafe fn columns_at<V>(addresses: ColumnAddresses, count: usize) -> Columns<'st
     }
 }
 
-/// The policy's gradient, then that of the values, in one piece of memory.
+/// The gradients of the policy's arrays, then that of the values, in one piece of memory.
 ///
 /// # Safety
 /// As for [`slice_at`], if the address is not 0.
 unsafe fn gradient_at<V>(
     address: usize,
-    policy: usize,
+    policy: [usize; 2],
     count: usize,
 ) -> Option<Gradient<'static, V>> {
     if address == 0 {
         return None;
     }
+    let [first, second] = policy;
     // SAFETY: the caller's promise.
-    let (logits, values) = unsafe { slice_at(address, policy + count) }.split_at_mut(policy);
-    Some(Gradient { logits, values })
+    let all = unsafe { slice_at(address, first + second + count) };
+    let (policy, values) = all.split_at_mut(first + second);
+    let (first, second) = policy.split_at_mut(first);
+    Some(Gradient {
+        policy: [first, second],
+        values,
+    })
 }
 
 /// # Safety
