@@ -301,6 +301,37 @@ def group_advantages_raw(
     for the memory.
     """
 
+def update_moments_raw(
+    state: int,
+    x: tuple[int, int, int],
+    mask: tuple[int, int] | None,
+    shape: tuple[int, int],
+    codes: tuple[int, int],
+    /,
+) -> None:
+    """Take ``x [B, D]``, an address and two strides in elements, into the contiguous float64 state.
+
+    ``mask`` is the address of the rows' flags and their stride; ``codes`` are those of ``x`` and of
+    the flags, as in ``estimate_raw``, and are checked. The caller vouches for all else.
+    """
+
+def normalize_raw(
+    x: tuple[int, int, int],
+    mean: int,
+    var: int,
+    out: int,
+    shape: tuple[int, int],
+    code: int,
+    clip: float,
+    eps: float,
+    /,
+) -> None:
+    """``(x - mean) / max(sqrt(var), eps)`` within ``clip`` of ``x [R, D]``, into contiguous memory.
+
+    ``x`` is an address and two strides in elements, ``mean`` and ``var`` are contiguous float64
+    ``[D]``. The code is checked, the caller vouches for all else.
+    """
+
 def uniform_raw(out: int, count: int, seed: int, step: int, stream: int, /) -> None:
     """Fill ``count`` float32 at address ``out`` with uniform numbers in [0, 1).
 

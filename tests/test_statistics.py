@@ -58,6 +58,50 @@ def test_a_large_offset_costs_nothing():
     assert state[2, 0] == 2 * np.square(np.arange(8) - 3.5).sum()
 
 
+@pytest.mark.parametrize("dim", [1, 3, 16, 40])
+@pytest.mark.parametrize("rows", [31, 700, 70_000])
+@pytest.mark.parametrize("layout", ["rows", "columns", "strided", "reversed"])
+def test_any_layout_and_size_gives_the_moments(rows, dim, layout):
+    if rows == 70_000 and dim == 40:
+        rows = 3000
+    x = make_batch(rows + dim, (rows, dim), torch.float32).numpy() + np.float32(1000)
+    if layout == "columns":
+        x = np.asfortranarray(x)
+    elif layout == "strided":
+        x = np.repeat(x, 2, axis=1)[:, ::2]
+    elif layout == "reversed":
+        x = x[::-1, ::-1]
+    mask = np.random.default_rng(0).random(2 * rows)[::2] < 0.7
+    for flags in (None, mask, mask.astype(np.int64)):
+        state = update_moments(np.zeros((3, dim)), x, mask=flags)
+        expected = moments_reference(x.astype(np.float64), flags)
+        np.testing.assert_allclose(state, expected, rtol=1e-10)
+        again = update_moments(np.zeros((3, dim)), x, mask=flags)
+        assert np.array_equal(again, state)
+    mean, var = expected[1], expected[2] / expected[0]
+    result = normalize(x, mean, var, clip=2.0)
+    want = ((x - mean) / np.sqrt(var)).clip(-2, 2)
+    np.testing.assert_allclose(result, want.astype(np.float32), rtol=1e-6, atol=1e-6)
+
+
+def test_states_that_are_not_contiguous():
+    x = make_batch(0, (30, 4))
+    expected = update_moments(np.zeros((3, 4)), x.numpy())
+    room = np.zeros((4, 3))
+    update_moments(room.T, x.numpy())
+    assert np.array_equal(room.T, expected)
+    room = torch.zeros(4, 3, dtype=torch.float64)
+    update_moments(room.T, x)
+    assert np.array_equal(room.T.numpy(), expected)
+
+
+def test_an_outlier_in_front_spoils_nothing():
+    x = np.random.default_rng(0).normal(size=(1000, 2))
+    x[0] = 1e8
+    state = update_moments(np.zeros((3, 2)), x)
+    np.testing.assert_allclose(state, moments_reference(x), rtol=1e-12)
+
+
 def test_equal_numbers_have_no_variance():
     state = np.zeros((3, 2))
     for _ in range(5):
@@ -248,6 +292,13 @@ BAD_CALLS = {
 def test_bad_input_is_named(call, args, error, name):
     with pytest.raises(error, match=name):
         call(*args)
+
+
+def test_a_state_that_cannot_be_written_is_named():
+    state = STATE.copy()
+    state.flags.writeable = False
+    with pytest.raises(ValueError, match="state"):
+        update_moments(state, X)
 
 
 def test_bad_options_are_named():

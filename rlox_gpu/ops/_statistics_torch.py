@@ -1,7 +1,4 @@
-"""Running moments of torch tensors: registration with torch, and both devices.
-
-On the CPU these are torch's own operations.
-"""
+"""Running moments of torch tensors: registration with torch, and both devices."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Any
 import torch
 
 from .. import _dispatch
-from .statistics import merge_into
+from ._statistics_rust import normalize_in_rust, update_in_rust
 
 
 def update_moments(state: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None) -> None:
@@ -38,25 +35,22 @@ def normalize(
 
 @torch.no_grad()
 def _update_on_cpu(state: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None) -> None:
-    x = x.double()
-    counted = x.isfinite()
-    if mask is not None:
-        counted &= (mask != 0)[:, None]
-    count = counted.sum(0)
-    # Distances from the least number: those of equal numbers are exactly zero.
-    low = torch.where(counted, x, torch.inf).amin(0).where(count > 0, 0.0)
-    distance = torch.where(counted, x - low, 0.0)
-    mean = distance.sum(0) / count.clamp(min=1)
-    m2 = torch.where(counted, distance - mean, 0.0).square().sum(0)
-    merge_into(state, torch.stack([count.double(), low + mean, m2]))
+    if x.numel() == 0:
+        return
+    contiguous = state.contiguous()
+    update_in_rust(contiguous, x, mask)
+    if contiguous is not state:
+        state.copy_(contiguous)
 
 
 @torch.no_grad()
 def _normalize_on_cpu(
     x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, clip: float, eps: float
 ) -> torch.Tensor:
-    result = (x.double() - mean).div_(var.sqrt().clamp(min=eps)).clamp_(-clip, clip)
-    return result.to(x.dtype)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if out.numel():
+        normalize_in_rust(x, mean.contiguous(), var.contiguous(), out, clip, eps)
+    return out
 
 
 @torch.no_grad()
@@ -87,10 +81,6 @@ def _normalized_fake(x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, *_:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _contiguous(*args: Any) -> torch.Tensor:
-    return _normalize_on_cpu(*args).contiguous()
-
-
 _update_op = _dispatch.register(
     "update_moments_(Tensor(a!) state, Tensor x, Tensor? mask) -> ()",
     cpu=_update_on_cpu,
@@ -99,7 +89,7 @@ _update_op = _dispatch.register(
 )
 _normalize_op = _dispatch.register(
     "normalize(Tensor x, Tensor mean, Tensor var, float clip, float eps) -> Tensor",
-    cpu=_contiguous,
+    cpu=_normalize_on_cpu,
     cuda=_normalize_by_triton,
     fake=_normalized_fake,
 )

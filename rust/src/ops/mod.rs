@@ -20,6 +20,7 @@ pub mod random;
 pub(crate) mod registers;
 pub(crate) mod rollout;
 mod scan;
+pub(crate) mod statistics;
 pub(crate) mod strided;
 pub(crate) mod surrogate;
 mod tiles;

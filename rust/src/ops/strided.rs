@@ -330,6 +330,21 @@ impl<R: Real> Source<R> {
         }
     }
 
+    /// Each `by` rows as one, where they lie side by side; rows too few for that are left out.
+    pub fn folded(self, by: usize) -> Option<Self> {
+        let (layout, size) = (self.layout, self.format.size);
+        (layout.is_dense(size) && layout.is_flat(size)).then(|| Self {
+            layout: Layout {
+                row_stride: (layout.lanes * by * size) as isize,
+                lane_stride: size as isize,
+                rows: layout.rows / by,
+                lanes: layout.lanes * by,
+                ..layout
+            },
+            ..self
+        })
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.layout.rows * self.layout.lanes

@@ -15,6 +15,7 @@ mod ops;
 mod policy_losses;
 mod preferences;
 mod sampling;
+mod statistics;
 
 use pyo3::prelude::*;
 

@@ -5,7 +5,9 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::{arrays, estimate, full_kl, gae, groups, kl, logprobs, policy_losses, preferences};
+use super::{
+    arrays, estimate, full_kl, gae, groups, kl, logprobs, policy_losses, preferences, statistics,
+};
 use crate::ops::random;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -16,6 +18,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(groups::group_advantages_raw, module)?)?;
     module.add_function(wrap_pyfunction!(estimate::estimate_raw, module)?)?;
     policy_losses::register(module)?;
+    statistics::register(module)?;
     module.add_function(wrap_pyfunction!(logprobs::token_logprobs_raw, module)?)?;
     module.add_function(wrap_pyfunction!(
         logprobs::token_logprobs_backward_raw,

@@ -27,7 +27,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 const DETACH_FROM: usize = 4096;
 
 /// An address, and the strides of rows and lanes in elements.
-type Place = (usize, isize, isize);
+pub(super) type Place = (usize, isize, isize);
 
 /// Draw from rows of logits.
 #[pyfunction]
@@ -292,7 +292,11 @@ impl Gaussian {
 }
 
 /// Strides in bytes, from strides in elements.
-fn layout<V>((address, row_stride, lane_stride): Place, rows: usize, lanes: usize) -> Layout {
+pub(super) fn layout<V>(
+    (address, row_stride, lane_stride): Place,
+    rows: usize,
+    lanes: usize,
+) -> Layout {
     let size = size_of::<V>() as isize;
     Layout {
         base: address as *mut u8,
@@ -303,14 +307,14 @@ fn layout<V>((address, row_stride, lane_stride): Place, rows: usize, lanes: usiz
     }
 }
 
-fn float(code: usize) -> PyResult<Code> {
+pub(super) fn float(code: usize) -> PyResult<Code> {
     Code::from_int(code)
         .filter(|code| code.is_float())
         .ok_or_else(|| PyValueError::new_err(format!("no floating dtype has the code {code}")))
 }
 
 /// Release the GIL for large work.
-fn detached(
+pub(super) fn detached(
     py: Python<'_>,
     elements: usize,
     work: impl FnOnce() -> Result<(), PoolError> + Send,

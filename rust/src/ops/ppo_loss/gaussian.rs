@@ -118,8 +118,8 @@ impl<V: Element<Real: Transcendental>> Policy for Gaussian<'_, V> {
                     scratch.log_stds[place] = of_log_std[lane];
                 }
             }
-            if self.shared {
-                shared[dimension] += total(&of_log_std);
+            if let Some(sum) = shared.get_mut(dimension) {
+                *sum += total(&of_log_std);
             }
         }
         V::narrow_slice(&scratch.means[..means.len()], means);

@@ -20,7 +20,6 @@ mod block;
 mod categorical;
 mod gaussian;
 
-use std::mem;
 use std::ops::Range;
 
 use super::element::{Element, Real};
@@ -219,22 +218,18 @@ fn finish(sums: &[Sums], shared: usize, coefficients: Coefficients) -> Terms {
     }
 }
 
-impl<'a, V> Gradient<'a, V> {
+impl<V> Gradient<'_, V> {
     /// The part of the first `samples`; `self` keeps the rest.
     fn cut(&mut self, samples: usize) -> Self {
         let left = self.values.len();
-        let take = |from: &mut &'a mut [V], count: usize| {
-            let (first, rest) = mem::take(from).split_at_mut(count);
-            *from = rest;
-            first
-        };
+        let cut = "as many as there are samples";
         let [first, second] = &mut self.policy;
         Gradient {
             policy: [first, second].map(|array| {
-                let width = array.len() / left;
-                take(array, samples * width)
+                let count = array.len() / left * samples;
+                array.split_off_mut(..count).expect(cut)
             }),
-            values: take(&mut self.values, samples),
+            values: self.values.split_off_mut(..samples).expect(cut),
         }
     }
 }
