@@ -56,6 +56,10 @@ JOBS = dict(
         logits_job("f32 4x512x50257", Shape(4, 512, 50257)),
         logits_job("f32 4x512x50257 entropy", Shape(4, 512, 50257, entropy=True)),
         logits_job("f32 4x128x50257 backward", Shape(4, 128, 50257, backward=True)),
+        logits_job(
+            "bf16 4x32x151936 backward",
+            Shape(4, 32, 151936, dtype="bfloat16", backward=True),
+        ),
         logits_job("bf16 4x128x151936", Shape(4, 128, 151936, dtype="bfloat16")),
     ]
 )
@@ -100,6 +104,22 @@ def check(shape, results):
     for got, want in zip(results, expected(shape), strict=False):
         error = np.abs(np.asarray(got.detach().float().cpu()) - want)
         assert (error <= TOLERANCE[shape.dtype] * (1 + np.abs(want))).all(), error.max()
+
+
+def check_gradient(shape, gradient):
+    """Some rows of that of the logits, or of the hidden states, of the sum of log-probabilities."""
+    arrays, tokens = inputs_of(shape)
+    rows, found = (x.reshape(shape.rows, -1) for x in (arrays[0], gradient.cpu()))
+    for at in range(0, shape.rows, max(1, shape.rows // 8)):
+        logits = (rows[at] if shape.width is None else arrays[1] @ rows[at]).double()
+        want = -logits.softmax(-1)
+        want[tokens.reshape(-1)[at]] += 1
+        if shape.width is not None:
+            want = want @ arrays[1].double()
+        error = (found[at].double() - want).abs().max()
+        # A half type holds so many digits of the gradient.
+        least = 2**-8 if shape.dtype == "bfloat16" else 1e-5
+        np.testing.assert_array_less(error, least * want.abs().max())
 
 
 def ours_numpy(shape, device):
@@ -165,14 +185,19 @@ def torch_work(shape, device, function, **options):
     def run(inputs):
         got = function(*inputs, **options)
         results = got if isinstance(got, tuple) else (got,)
+        gradients = torch.autograd.grad(results[0].sum(), inputs[:-1]) if shape.backward else ()
+        return results, gradients
+
+    def run_and_check():
+        results, gradients = run(sets[0])
+        check(shape, results)
         if shape.backward:
-            torch.autograd.grad(results[0].sum(), inputs[:-1])
-        return results
+            check_gradient(shape, gradients[0])
 
     nbytes = sum(x.nbytes for x in inputs_of(shape)[0])
     sets = [prepared() for _ in range(rotation(device, nbytes))]
     call, calls = over_rotated(run, sets, device)
-    return Work(call, lambda: check(shape, run(sets[0])), calls)
+    return Work(call, run_and_check, calls)
 
 
 TORCH = [

@@ -21,6 +21,9 @@ KL_K1 = "token KL k1 f32 64x2048"
 KL_K3 = "token KL k3 f32 64x2048"
 FULL_KL = "full_kl f32 512x50257"
 FULL_KL_PEERS = ("torch kl_div", "torch row by row")
+BACKWARD = "f32 forward and backward"
+MOMENTS = "moments f32 4096x64"
+NORMALIZE = "normalize f32 4096x64"
 CALL = "gae call 16x4 f32"
 START = "process start"
 PPO = "PPO CartPole 8x32, 20 epochs of 256"
@@ -137,6 +140,29 @@ CLAIMS = (
     Claim(
         "full_kl 512x50257 against torch",
         ratio(FULL_KL, "rlox-gpu torch", *FULL_KL_PEERS),
+        2,
+    ),
+    Claim(
+        "token_logprobs 4x128x50257 with its gradient against torch",
+        ratio("token_logprobs f32 4x128x50257 backward", "rlox-gpu torch", *LOGPROBS_PEERS),
+        1.5,
+    ),
+    *(
+        Claim(
+            f"{name} with its gradient against torch",
+            ratio(f"{name} {BACKWARD}", "rlox-gpu torch", "torch eager"),
+            2,
+        )
+        for name in ("ppo 2048x6", "gaussian ppo 2048x6", "grpo 64x4096", "dpo 65536 pairs")
+    ),
+    Claim(
+        "running moments 4096x64 against the faster of NumPy and torch",
+        ratio(MOMENTS, "rlox-gpu numpy", "numpy", "torch"),
+        2,
+    ),
+    Claim(
+        "normalize 4096x64 against the faster of NumPy and torch",
+        ratio(NORMALIZE, "rlox-gpu numpy", "numpy", "torch"),
         2,
     ),
     Claim(
