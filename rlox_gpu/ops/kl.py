@@ -36,7 +36,7 @@ import numpy as np
 from .. import _rust
 from .._checks import choice
 from ._kinds import implementation, is_tensor, loaded
-from ._kl_arguments import KINDS, NONE, REDUCTIONS
+from ._kl_arguments import KINDS, REDUCTIONS
 
 
 def token_kl(
@@ -93,8 +93,7 @@ def token_kl(
     Schulman, "Approximating KL divergence", 2020, http://joschu.net/blog/kl-approx.html.
     """
     kind_code = choice("kind", kind, KINDS)
-    reduction_code = choice("reduction", reduction, REDUCTIONS)
-    if ratio is None and mask is None and reduction_code == NONE:
+    if ratio is None and mask is None and type(reduction) is str and reduction == "none":
         # Memory moves these, and little of it: what is asked in between shows.
         found = None
         if type(logprobs) is np.ndarray:
@@ -103,6 +102,7 @@ def token_kl(
             found = loaded("_kl_torch", "token_kl_at_once")(logprobs, ref_logprobs, kind_code)
         if found is not None:
             return found
+    reduction_code = choice("reduction", reduction, REDUCTIONS)
     call = implementation("logprobs", logprobs, "kl", "token_kl")
     return call(
         logprobs=logprobs,
