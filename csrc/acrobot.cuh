@@ -34,6 +34,8 @@ struct Acrobot {
 
     using Action = i64;
 
+    static constexpr bool SLIPS = false;
+
     struct Outcome {
         State state;
         float reward;

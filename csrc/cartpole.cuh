@@ -32,6 +32,8 @@ struct CartPole {
     using Obs = State;
     using Action = i64;
 
+    static constexpr bool SLIPS = false;
+
     struct Outcome {
         State state;
         float reward;

@@ -9,6 +9,7 @@
 
 #include "acrobot.cuh"
 #include "cartpole.cuh"
+#include "frozenlake.cuh"
 #include "mountaincar.cuh"
 #include "mountaincarcontinuous.cuh"
 #include "pendulum.cuh"
@@ -77,13 +78,17 @@ struct Host {
 
     static Arrays<Task> arrays_of(py::tuple state, py::ssize_t n) {
         if (state.size() != 6) throw std::invalid_argument("state must hold six arrays");
-        auto floats = state[0].cast<Array<float>>();
+        auto numbers = state[0].cast<py::array>();
+        if (numbers.nbytes() != n * static_cast<py::ssize_t>(sizeof(State)) ||
+            !(numbers.flags() & py::array::c_style)) {
+            throw std::invalid_argument("state has the wrong size or layout");
+        }
         auto elapsed = state[1].cast<Array<int>>();
         auto episode = state[2].cast<Array<u32>>();
         auto seed = state[3].cast<Array<unsigned long>>();
         auto ended = state[4].cast<Array<bool>>();
         auto episode_return = state[5].cast<Array<float>>();
-        return {data<float, State>(floats, n, "state"),
+        return {static_cast<State*>(numbers.mutable_data()),
                 data(elapsed, n, "elapsed"),
                 data(episode, n, "episode"),
                 data<unsigned long, u64>(seed, n, "seed"),
@@ -202,6 +207,7 @@ PYBIND11_MODULE(_host, module) {
     Host<MountainCar>::define(module, "MountainCar");
     Host<MountainCarContinuous>::define(module, "MountainCarContinuous");
     Host<Acrobot>::define(module, "Acrobot");
+    Host<FrozenLake>::define(module, "FrozenLake");
     module.def("sin_cos", &sin_cos_array, py::arg("angles").noconvert(),
                "Sine and cosine of float32 angles.");
 }

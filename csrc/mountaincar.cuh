@@ -26,6 +26,8 @@ struct MountainCar {
     using Obs = State;
     using Action = i64;
 
+    static constexpr bool SLIPS = false;
+
     struct Outcome {
         State state;
         float reward;

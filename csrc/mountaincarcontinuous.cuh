@@ -27,6 +27,8 @@ struct MountainCarContinuous {
     using Obs = State;
     using Action = float;
 
+    static constexpr bool SLIPS = false;
+
     struct Outcome {
         State state;
         float reward;

@@ -28,6 +28,8 @@ struct Pendulum {
 
     using Action = float;
 
+    static constexpr bool SLIPS = false;
+
     struct Outcome {
         State state;
         float reward;

@@ -94,6 +94,19 @@ HD Env<Task> begin_next_episode(const typename Task::Params& params, const Array
     return begin_episode<Task>(params, arrays.seed[index], index, episode);
 }
 
+// The action that happens in a task in which chance has a part in steps.
+template <class Task>
+HD typename Task::Action slip(const typename Task::Params& params, u64 seed, i64 index, u32 episode,
+                              int elapsed, typename Task::Action action) {
+    if constexpr (Task::SLIPS) {
+        const u64 draw = static_cast<u64>(index) | static_cast<u64>(episode) << 32;
+        const Words words = philox(seed, draw, static_cast<u32>(elapsed), ENV_STEP);
+        return Task::slip(params, action, unit(words.word[0]));
+    } else {
+        return action;
+    }
+}
+
 // One step of an environment, whose results but the observation go to entry `slot` of the outputs;
 // gives whether a new episode begins now.
 template <class Task>
@@ -133,7 +146,9 @@ template <class Task>
 HD void step_batch_entry(const Rules<Task>& rules, const Arrays<Task>& arrays, i64 index,
                          const typename Task::Action* actions, const Outputs<Task>& outputs) {
     Env<Task> env = load(arrays, index);
-    if (step(rules, actions[index], env, outputs, index)) {
+    const auto action = slip<Task>(rules.params, arrays.seed[index], index, arrays.episode[index],
+                                   env.elapsed, actions[index]);
+    if (step(rules, action, env, outputs, index)) {
         env = begin_next_episode(rules.params, arrays, index);
     }
     outputs.obs[index] = Task::observe(env.state);
@@ -162,6 +177,7 @@ HD void rollout_batch_entry(const Rules<Task>& rules, const Arrays<Task>& arrays
         } else {
             action = actions[slot];
         }
+        action = slip<Task>(rules.params, seed, index, episode, env.elapsed, action);
         if (step(rules, action, env, outputs, slot)) {
             env = begin_episode<Task>(rules.params, seed, index, ++episode);
         }

@@ -509,7 +509,7 @@ class EnvBatch:
     def reset(self, num_envs: int, state: Sequence[int], mask: int, obs: int) -> None: ...
     def bind(
         self,
-        state: NDArray[np.float32],
+        state: NDArray[np.float32] | NDArray[np.int32],
         elapsed: NDArray[np.int32],
         episode: NDArray[np.uint32],
         seed: NDArray[np.uint64],

@@ -2,6 +2,7 @@
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from random_reference import philox_reference
 
 from rlox_gpu import _host
 from rlox_gpu.envs.array import NumpyVectorEnv
@@ -16,6 +17,22 @@ def policy(obs, rng):
     right = theta + 0.5 * theta_dot + 0.05 * x_dot + 0.02 * x > 0
     noise = rng.random(len(obs)) < 0.1
     return np.where(noise, rng.integers(0, 2, len(obs)), right).astype(np.int64)
+
+
+ENV_STEP = 5
+
+
+def noise_of(env):
+    """The random number in [0, 1) of each environment's next step."""
+    state = env._arrays if hasattr(env, "_arrays") else env._state
+    seed, episode, elapsed = (
+        np.asarray(part).astype(np.int64) for part in (state.seed, state.episode, state.elapsed)
+    )
+    words = [
+        philox_reference(int(s) % 2**64, i | (int(e) % 2**32) << 32, int(t), ENV_STEP)[0]
+        for i, (s, e, t) in enumerate(zip(seed, episode, elapsed, strict=True))
+    ]
+    return np.array([(int(word) >> 8) / 2**24 for word in words])
 
 
 class HostEnv:

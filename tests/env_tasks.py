@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,13 @@ class Case:
     tolerance
         How far a step may be from Gymnasium's, absolutely and relatively.
     ending
-        A state from which action 0 terminates, if there is one.
+        A state from which action 0 may terminate, if there is one.
+    cells
+        Of a task whose state is a cell: how many there are. Its observation is Gymnasium's as one
+        number per cell.
+    reference_arguments
+        ``reference_arguments(params)``: arguments of Gymnasium's class, where its attributes are
+        not the parameters.
     """
 
     env_id: str
@@ -37,6 +44,8 @@ class Case:
     tolerance: float = 1e-6
     centre: tuple[float, ...] = field(default=(0.0,))
     ending: tuple[float, ...] | None = None
+    cells: int | None = None
+    reference_arguments: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
     def make(self, num_envs=1, **arguments):
         return NumpyVectorEnv(self.env_id, num_envs, **arguments)
@@ -44,15 +53,33 @@ class Case:
     def make_reference(self, params=None):
         """Gymnasium's environment without wrappers; ``params`` become its attributes."""
         module, name = self.make().task.renderer.split(":")
-        env = getattr(importlib.import_module(module), name)()
+        make = getattr(importlib.import_module(module), name)
+        if self.reference_arguments is not None:
+            return make(**self.reference_arguments(params or {}))
+        env = make()
         for key, value in (params or {}).items():
             setattr(env, key, value)
         return env
 
     def states(self, rng, num_envs):
+        if self.cells is not None:
+            return rng.integers(0, self.cells, (num_envs, 1)).astype(np.int32)
         scale = np.array(self.scale)
         states = np.array(self.centre) + rng.uniform(-scale, scale, (num_envs, len(scale)))
         return states.astype(np.float32)
+
+    def place(self, reference, state, noise):
+        """Put Gymnasium's environment into a state, and its next random number before it."""
+        if self.cells is None:
+            reference.state = state.astype(np.float64)
+        else:
+            reference.s = int(state[0])
+            reference.np_random = SimpleNamespace(random=lambda: noise)
+
+    def observe(self, obs):
+        """Gymnasium's observations as ours."""
+        obs = np.asarray(obs)
+        return obs if self.cells is None else np.eye(self.cells, dtype=np.float32)[obs]
 
     def actions(self, rng, *shape):
         """Random actions of the native dtype, continuous ones also beyond their bounds."""
@@ -107,5 +134,24 @@ CASES = {
         policy=lambda obs, rng: pump(obs, rng, 5),
         tolerance=1e-5,
         ending=(3.1, 0.0, 0.0, 0.0),
+    ),
+    "FrozenLake": Case(
+        "FrozenLake-v1",
+        scale=(),
+        params={"success_rate": 0.5, "reward_hole": -0.5, "reward_frozen": 0.25},
+        policy=lambda obs, rng: rng.integers(0, 4, len(obs)),
+        # To the left of it is a hole.
+        ending=(6,),
+        cells=16,
+        reference_arguments=lambda params: (
+            {name: value for name, value in params.items() if not name.startswith("reward_")}
+            | {
+                "reward_schedule": (
+                    params.get("reward_goal", 1.0),
+                    params.get("reward_hole", 0.0),
+                    params.get("reward_frozen", 0.0),
+                )
+            }
+        ),
     ),
 }

@@ -36,6 +36,8 @@ def extreme_params(case, rng):
             params[name] = rng.random(NUM_ENVS) < 0.5
         else:
             params[name] = default * 10.0 ** rng.uniform(-2, 2, NUM_ENVS)
+        if name in task.shares:
+            params[name] = np.minimum(params[name], 1.0)
     return params
 
 
@@ -84,9 +86,12 @@ def fuzz(case, num_steps, rng):
         env.reset(seed=int(rng.integers(2**31)))
         for _ in range(STEPS_PER_ENV):
             states = env._arrays.state
-            states *= (10.0 ** rng.uniform(-3, 3, states.shape)).astype(states.dtype)
-            np.nan_to_num(states, copy=False)
-            np.clip(states, -LARGEST, LARGEST, out=states)
+            if case.cells is None:
+                states *= (10.0 ** rng.uniform(-3, 3, states.shape)).astype(states.dtype)
+                np.nan_to_num(states, copy=False)
+                np.clip(states, -LARGEST, LARGEST, out=states)
+            else:
+                states[:] = case.states(rng, NUM_ENVS)
             before, actions = states.copy(), extreme_actions(case, rng)
             obs, rewards, terminated, truncated, infos = env.step(actions)
             final = obs.copy()

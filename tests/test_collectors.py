@@ -177,4 +177,4 @@ def test_wrong_calls_are_refused():
     with pytest.raises(ValueError, match="env_id"):
         RolloutCollector("NoSuchEnv-v0")
     with pytest.raises(ValueError, match="Box observation"):
-        RolloutCollector("FrozenLake-v1").collect(DiscretePolicy(4, 2), 1)
+        RolloutCollector("FrozenLake8x8-v1").collect(DiscretePolicy(4, 2), 1)

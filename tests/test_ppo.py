@@ -398,7 +398,7 @@ WRONG = {
     "env": (lambda: PPO("NoSuchEnv-v0"), ValueError, "env_id"),
     "env type": (lambda: PPO(3), TypeError, "env_id"),
     "box action": (lambda: PPO("Pendulum-v1"), ValueError, "Discrete action"),
-    "discrete obs": (lambda: PPO("FrozenLake-v1"), ValueError, "Box"),
+    "discrete obs": (lambda: PPO("FrozenLake8x8-v1"), ValueError, "Box"),
     "device": (lambda: PPO("CartPole-v1", device="gpuu"), ValueError, "device"),
     "policy": (lambda: PPO("CartPole-v1", policy="mlp"), TypeError, "policy"),
     "empty policy": (lambda: PPO("CartPole-v1", policy=torch.nn.Tanh()), ValueError, "parameter"),

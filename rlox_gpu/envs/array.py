@@ -26,7 +26,7 @@ class ArrayState(NamedTuple):
     Attributes
     ----------
     state
-        float32 ``(N, state_size)``.
+        float32 or int32 ``(N, state_size)``.
     elapsed
         int32 ``(N,)``, steps since the episode began.
     episode
@@ -39,7 +39,7 @@ class ArrayState(NamedTuple):
         float32 ``(N,)``, rewards since the episode began.
     """
 
-    state: npt.NDArray[np.float32]
+    state: npt.NDArray[Any]
     elapsed: npt.NDArray[np.int32]
     episode: npt.NDArray[np.uint32]
     seed: npt.NDArray[np.uint64]
@@ -102,7 +102,7 @@ class NumpyVectorEnv(RolloutVectorEnv):
         self._disabled = self.autoreset_mode is AutoresetMode.DISABLED
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         self._arrays = ArrayState(
-            state=np.zeros((self.num_envs, self.task.state_size), dtype=np.float32),
+            state=np.zeros((self.num_envs, self.task.state_size), dtype=self.task.state_dtype),
             elapsed=np.zeros(self.num_envs, dtype=np.int32),
             episode=np.full(self.num_envs, _NO_EPISODE),
             seed=random_seeds(self.num_envs),
@@ -115,10 +115,10 @@ class NumpyVectorEnv(RolloutVectorEnv):
     def _renew_rules(self) -> None:
         self._set_bounds(*self._bounds)
 
-    def _set_bounds(self, low: float, high: float) -> None:
-        self._bounds = (low, high)
-        batch = _rust.EnvBatch(*self._rules(low, high))
-        self._native = batch.bind(*self._arrays, *(self._own_rules(low, high) or ()))
+    def _set_bounds(self, *bounds: float) -> None:
+        self._bounds = bounds
+        batch = _rust.EnvBatch(*self._rules(*bounds))
+        self._native = batch.bind(*self._arrays, *(self._own_rules(*bounds) or ()))
 
     def reset(
         self,

@@ -186,18 +186,18 @@ class NativeVectorEnv(VectorEnv[Any, Any, Any], ABC):
     def _renew_rules(self) -> None:
         """Take over the attributes that the rules are made of."""
 
-    def _rules(self, low: float, high: float) -> Rules:
+    def _rules(self, *bounds: float) -> Rules:
         """Give the shared rules; where environments have their own, those of the first."""
         return Rules(
             task=self.task.name,
-            params=tuple(map(float, self.task.pack(params_of(self.params, 0), low, high))),
+            params=tuple(map(float, self.task.pack(params_of(self.params, 0), *bounds))),
             autoreset_mode=MODE_INDEX[self.autoreset_mode],
             max_episode_steps=int(np.ravel(self.max_episode_steps)[0]),
         )
 
-    def _own_rules(self, low: float, high: float) -> OwnRules | None:
+    def _own_rules(self, *bounds: float) -> OwnRules | None:
         limits = self.max_episode_steps
-        return own_rules(self.task, self.params, limits, (low, high), self.num_envs)
+        return own_rules(self.task, self.params, limits, bounds, self.num_envs)
 
     def _load_rules(self, state: Mapping[str, Any]) -> None:
         """Take over the parameters and the step limit of a snapshot."""
@@ -255,10 +255,9 @@ def check_options(options: Mapping[str, Any] | None, task: Task) -> dict[str, An
         raise TypeError(f"options must be a dict or None, got {type(options).__name__}")
     unknown = sorted(set(options) - {"reset_mask", *task.reset_options}, key=str)
     if unknown:
-        first, second = map(repr, task.reset_options)
-        raise ValueError(
-            f"options may hold 'reset_mask', {first} and {second}, got {unknown[0]!r} as well"
-        )
+        allowed = [repr(name) for name in ("reset_mask", *task.reset_options)]
+        named = " and ".join([", ".join(allowed[:-1]), allowed[-1]] if allowed[1:] else allowed)
+        raise ValueError(f"options may hold {named}, got {unknown[0]!r} as well")
     return dict(options)
 
 
@@ -275,9 +274,10 @@ def reset_bounds(options: Mapping[str, Any], task: Task) -> tuple[float, ...]:
         if name not in ("low", "high") and bound < 0:
             raise ValueError(f"options[{name!r}] must not be negative, got {bound}")
         bounds.append(bound)
-    low, high = bounds
-    if "low" in task.reset_options and low > high:
-        raise ValueError(f"options['low'] ({low}) must not be above options['high'] ({high})")
+    if "low" in task.reset_options and bounds[0] > bounds[1]:
+        raise ValueError(
+            f"options['low'] ({bounds[0]}) must not be above options['high'] ({bounds[1]})"
+        )
     return tuple(bounds)
 
 

@@ -29,7 +29,7 @@ class EnvState(NamedTuple):
     Attributes
     ----------
     state
-        float32 ``(N, state_size)``.
+        float32 or int32 ``(N, state_size)``.
     elapsed
         int32 ``(N,)``, steps since the episode began.
     episode

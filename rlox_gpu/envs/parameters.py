@@ -68,8 +68,11 @@ def _check_param(name: str, value: Any, task: Task, num_envs: int) -> Any:
     # As a kernel will see it: what rounds to 0 in float32 is not positive either.
     with np.errstate(over="ignore"):
         wrong = np.isnan(numbers) | (positive & (numbers.astype(np.float32) <= 0))
+    share = name in task.shares
+    wrong |= share & ((numbers < 0) | (numbers > 1))
     if wrong.any():
         kind = "positive" if positive else "a number other than NaN"
+        kind = "between 0 and 1" if share else kind
         raise ValueError(f"{name} must be {kind}, got {describe_first(numbers, wrong)}")
     return numbers if numbers.ndim else float(numbers)
 
@@ -145,7 +148,7 @@ def params_of(params: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def own_rules(
-    task: Task, params: Mapping[str, Any], limits: Any, bounds: tuple[float, float], num_envs: int
+    task: Task, params: Mapping[str, Any], limits: Any, bounds: tuple[float, ...], num_envs: int
 ) -> OwnRules | None:
     """Give the constants and limits of each environment; None where all of them are shared."""
     if not any(np.ndim(value) for value in (*params.values(), limits)):

@@ -58,7 +58,11 @@ class Renderer:
         for key, value in params.items():
             if hasattr(self._env, key):
                 setattr(self._env, key, value)
-        self._env.state = np.asarray(state, dtype=np.float64)
+        if state.dtype == np.int32:
+            self._env.s = int(state[0])
+            self._env.lastaction = None if action is None else int(action)
+        else:
+            self._env.state = np.asarray(state, dtype=np.float64)
         if self._draws_torque:
             limit = self._env.max_torque
             self._env.last_u = None if action is None else np.clip(action, -limit, limit)[0]

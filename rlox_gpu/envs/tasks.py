@@ -28,6 +28,8 @@ class Task:
         The name of its type in Rust and in CUDA; in lower case, that of their files.
     state_size
         Numbers of state per environment.
+    state_dtype
+        Their type: float32, or int32 with whole numbers that float32 holds.
     defaults
         Parameters and their default values, by Gymnasium's names.
     positive
@@ -35,9 +37,11 @@ class Task:
     pack
         Turns parameters and the bounds of the initial state into the numbers the kernels take,
         in their order. Parameters are numbers, or arrays of a number per environment.
+    shares
+        Names of the parameters that must lie between 0 and 1.
     reset_options
         The two options of a reset that bound the initial state, and their defaults: ``"low"`` and
-        ``"high"``, or two numbers that bound it on both sides of 0.
+        ``"high"``, or two numbers that bound it on both sides of 0. None where it is fixed.
     spaces
         Builds the observation and action space of one environment from parameters that are
         numbers: a box of one dimension, and actions from 0 or a box of one number.
@@ -51,11 +55,13 @@ class Task:
     state_size: int
     defaults: Mapping[str, float | bool]
     positive: frozenset[str]
-    pack: Callable[[Mapping[str, Any], float, float], Packed]
+    pack: Callable[..., Packed]
     reset_options: Mapping[str, float]
     spaces: Callable[[Mapping[str, Any]], tuple[spaces.Box, spaces.Discrete | spaces.Box]]
     renderer: str
     render_fps: int
+    state_dtype: type[np.generic] = np.float32
+    shares: frozenset[str] = frozenset()
 
 
 def _pack_cartpole(params: Mapping[str, Any], low: float, high: float) -> Packed:
@@ -232,6 +238,40 @@ ACROBOT = Task(
     render_fps=15,
 )
 
+
+def _pack_frozen_lake(params: Mapping[str, Any]) -> Packed:
+    success_rate = np.where(params["is_slippery"], params["success_rate"], 1.0)
+    fail_rate = (1.0 - success_rate) / 2.0
+    return (
+        fail_rate,
+        # Above every random number where nothing can fail.
+        np.where(fail_rate > 0, fail_rate + success_rate, 2.0),
+        params["reward_goal"],
+        params["reward_hole"],
+        params["reward_frozen"],
+    )
+
+
+FROZEN_LAKE = Task(
+    name="FrozenLake",
+    state_size=1,
+    defaults={
+        "is_slippery": True,
+        "success_rate": 1.0 / 3.0,
+        "reward_goal": 1.0,
+        "reward_hole": 0.0,
+        "reward_frozen": 0.0,
+    },
+    positive=frozenset(),
+    pack=_pack_frozen_lake,
+    reset_options={},
+    spaces=lambda params: (spaces.Box(0, 1, (16,), np.float32), spaces.Discrete(4)),
+    renderer="gymnasium.envs.toy_text.frozen_lake:FrozenLakeEnv",
+    render_fps=4,
+    state_dtype=np.int32,
+    shares=frozenset({"success_rate"}),
+)
+
 # Gymnasium id -> task and its default number of steps per episode.
 TASKS: dict[str, tuple[Task, int]] = {
     "CartPole-v0": (CARTPOLE, 200),
@@ -240,6 +280,7 @@ TASKS: dict[str, tuple[Task, int]] = {
     "MountainCar-v0": (MOUNTAIN_CAR, 200),
     "MountainCarContinuous-v0": (MOUNTAIN_CAR_CONTINUOUS, 999),
     "Acrobot-v1": (ACROBOT, 500),
+    "FrozenLake-v1": (FROZEN_LAKE, 100),
 }
 
 

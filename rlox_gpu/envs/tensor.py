@@ -94,8 +94,9 @@ class TensorVectorEnv(RolloutVectorEnv):
 
     def _new_state(self) -> EnvState:
         n, device = self.num_envs, self.device
+        state_dtype = _TENSOR_DTYPES[np.dtype(self.task.state_dtype)]
         return EnvState(
-            state=torch.zeros((n, self.task.state_size), device=device),
+            state=torch.zeros((n, self.task.state_size), dtype=state_dtype, device=device),
             elapsed=torch.zeros(n, dtype=torch.int32, device=device),
             episode=torch.full((n,), _NO_EPISODE, dtype=torch.int32, device=device),
             seed=_as_int64(random_seeds(n), device),

@@ -122,7 +122,7 @@ impl<T: Task> Batch<T> {
             };
         }
         for (obs, &state) in obs.iter_mut().zip(&*state.state) {
-            *obs = T::observe::<f32>(state);
+            *obs = T::observation(state);
         }
     }
 }

@@ -6,10 +6,11 @@
 #![allow(unsafe_code)]
 
 use super::batch::Autoreset;
-use super::lanes::{Register, Row};
+use super::lanes::{MAX_WIDTH, Register, Row};
 use super::rules::Rules;
 use super::step::{CHUNK, Part};
 use super::task::{Action, Task};
+use crate::philox::{philox_lanes, stream, unit_f32};
 
 /// Episodes begun at once.
 pub(super) const GROUP: usize = 16;
@@ -64,12 +65,18 @@ impl<'a, T: Task> Part<'a, T> {
     /// SAFETY: the register's instructions exist, and so do `WIDTH` environments from `at`.
     #[inline(always)]
     unsafe fn move_lanes<R: Register, U: Rules<'a, T>>(&mut self, rules: &U, at: usize) {
+        let noise = self.noise(at);
         let (state, outputs) = (&mut self.state, &mut self.outputs);
         // SAFETY: the caller's promise.
         unsafe {
             let params = rules.tasks::<R>(at);
             let old = T::State::load::<R>(state.state.as_ptr().add(at));
             let actions = T::Action::numbers::<R>(self.actions.as_ptr().add(at));
+            let actions = if T::SLIPS {
+                T::slip::<R>(&params, actions, R::load(noise.as_ptr()))
+            } else {
+                actions
+            };
             let (mut next, reward, terminated) = T::step::<R>(&params, old, actions);
             let rests = R::load_flags(state.ended.as_ptr().add(at));
             for (next, old) in next.as_mut().iter_mut().zip(old.as_ref()) {
@@ -84,15 +91,37 @@ impl<'a, T: Task> Part<'a, T> {
         }
     }
 
+    /// The random numbers of this step for the environments from `at` on, as many as there are of
+    /// them and fit a register.
+    #[inline(always)]
+    fn noise(&self, at: usize) -> [f32; MAX_WIDTH] {
+        let (mut seed, mut index, mut step) = ([0; MAX_WIDTH], [0; MAX_WIDTH], [0; MAX_WIDTH]);
+        if !T::SLIPS {
+            return [0.0; MAX_WIDTH];
+        }
+        let state = &self.state;
+        for (lane, i) in (at..state.elapsed.len()).take(MAX_WIDTH).enumerate() {
+            seed[lane] = state.seed[i];
+            index[lane] = (self.first + i as u64) | u64::from(state.episode[i]) << 32;
+            step[lane] = state.elapsed[i] as u32;
+        }
+        let [words, ..] = philox_lanes(&seed, &index, &step, stream::ENV_STEP);
+        words.map(unit_f32)
+    }
+
     fn move_one<U: Rules<'a, T>>(&mut self, rules: &U, i: usize) {
+        let [noise, ..] = self.noise(i);
         let (state, outputs) = (&mut self.state, &mut self.outputs);
         let (mut reward, mut terminated) = (0.0, false);
         if state.ended[i] == 0 {
             let action = T::Action::number(self.actions[i]);
             let params = rules.task(i);
-            (state.state[i], reward, terminated) = T::step(&params, state.state[i], action);
+            let action = T::slip(&params, action, noise);
+            let (next, gained, ends) = T::step(&params, state.state[i].numbers(), action);
+            state.state[i] = T::State::from_numbers(next);
+            (reward, terminated) = (gained, ends);
         }
-        outputs.obs[i] = T::observe::<f32>(state.state[i]);
+        outputs.obs[i] = T::observation(state.state[i]);
         outputs.rewards[i] = reward;
         outputs.terminated[i] = u8::from(terminated);
     }
@@ -200,7 +229,7 @@ impl<'a, T: Task> Part<'a, T> {
         let initial_state = |i, words| rules.initial(i, words);
         let initial = self.state.begin_episodes(initial_state, self.first, group);
         for (&i, initial) in group.iter().zip(initial) {
-            self.outputs.obs[i as usize] = T::observe::<f32>(initial);
+            self.outputs.obs[i as usize] = T::observation(initial);
         }
     }
 }

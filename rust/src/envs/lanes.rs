@@ -103,8 +103,14 @@ pub trait Register: Lanes {
 /// The numbers of one environment, next to each other in memory.
 pub trait Row: Copy + Send + Sync + 'static {
     const ZERO: Self;
+    /// Whether the numbers are i32, otherwise they are f32.
+    const INTEGERS: bool;
     /// The same numbers of the environments of a register.
     type Of<L: Lanes>: Copy + AsRef<[L]> + AsMut<[L]>;
+
+    fn numbers(self) -> Self::Of<f32>;
+
+    fn from_numbers(numbers: Self::Of<f32>) -> Self;
 
     /// # Safety
     /// The register's instructions exist; the pointer is valid for a row per lane.
@@ -117,7 +123,18 @@ pub trait Row: Copy + Send + Sync + 'static {
 
 impl<const N: usize> Row for [f32; N] {
     const ZERO: Self = [0.0; N];
+    const INTEGERS: bool = false;
     type Of<L: Lanes> = [L; N];
+
+    #[inline(always)]
+    fn numbers(self) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn from_numbers(numbers: Self) -> Self {
+        numbers
+    }
 
     #[inline(always)]
     unsafe fn load<R: Register>(from: *const Self) -> [R; N] {
@@ -151,6 +168,46 @@ impl<const N: usize> Row for [f32; N] {
             }
             for lane in 0..R::WIDTH {
                 *to.add(lane) = columns.map(|column| column[lane]);
+            }
+        }
+    }
+}
+
+/// Whole numbers that f32 holds exactly, which is what they are in lanes.
+impl<const N: usize> Row for [i32; N] {
+    const ZERO: Self = [0; N];
+    const INTEGERS: bool = true;
+    type Of<L: Lanes> = [L; N];
+
+    #[inline(always)]
+    fn numbers(self) -> [f32; N] {
+        self.map(|number| number as f32)
+    }
+
+    #[inline(always)]
+    fn from_numbers(numbers: [f32; N]) -> Self {
+        numbers.map(|number| number as i32)
+    }
+
+    #[inline(always)]
+    unsafe fn load<R: Register>(from: *const Self) -> [R; N] {
+        let mut rows = [[0.0; N]; MAX_WIDTH];
+        for (lane, row) in rows.iter_mut().enumerate().take(R::WIDTH) {
+            // SAFETY: the caller's promise.
+            *row = unsafe { *from.add(lane) }.numbers();
+        }
+        // SAFETY: as many lanes as `WIDTH` fit the buffer.
+        unsafe { <[f32; N]>::load::<R>(rows.as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<R: Register>(rows: [R; N], to: *mut Self) {
+        let mut numbers = [[0.0; N]; MAX_WIDTH];
+        // SAFETY: as above.
+        unsafe {
+            <[f32; N]>::store::<R>(rows, numbers.as_mut_ptr());
+            for (lane, &row) in numbers.iter().enumerate().take(R::WIDTH) {
+                *to.add(lane) = Self::from_numbers(row);
             }
         }
     }

@@ -4,6 +4,7 @@ mod acrobot;
 mod batch;
 mod cartpole;
 mod chunk;
+mod frozenlake;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod lanes_x86;
@@ -19,6 +20,7 @@ pub(crate) mod trigonometry;
 pub use acrobot::Acrobot;
 pub use batch::{Autoreset, Batch, Outputs, State, first_invalid_action};
 pub use cartpole::CartPole;
+pub use frozenlake::FrozenLake;
 pub use lanes::Row;
 pub use mountaincar::MountainCar;
 pub use mountaincarcontinuous::MountainCarContinuous;

@@ -7,10 +7,12 @@ use super::lanes::{Lanes, Register, Row};
 /// them.
 pub trait Task: Params + Copy + Send + Sync + 'static {
     /// What is kept of an environment between steps.
-    type State: Row<Of<f32> = Self::State>;
+    type State: Row;
     /// What a caller sees of it.
-    type Obs: Row<Of<f32> = Self::Obs>;
+    type Obs: Row;
     type Action: Action;
+    /// Whether chance has a part in steps: whether `slip` does anything.
+    const SLIPS: bool = false;
 
     /// The next state, the reward, and whether the state is terminal.
     fn step<L: Lanes>(
@@ -18,6 +20,19 @@ pub trait Task: Params + Copy + Send + Sync + 'static {
         state: <Self::State as Row>::Of<L>,
         action: L,
     ) -> (<Self::State as Row>::Of<L>, L, L::Mask);
+
+    /// The action that happens instead of the one that was chosen; `noise` is a random number in
+    /// [0, 1).
+    #[inline(always)]
+    fn slip<L: Lanes>(_params: &Self::Of<L>, action: L, _noise: L) -> L {
+        action
+    }
+
+    /// The observation of one environment.
+    #[inline(always)]
+    fn observation(state: Self::State) -> Self::Obs {
+        Self::Obs::from_numbers(Self::observe::<f32>(state.numbers()))
+    }
 
     fn observe<L: Lanes>(state: <Self::State as Row>::Of<L>) -> <Self::Obs as Row>::Of<L>;
 

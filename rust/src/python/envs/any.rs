@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use super::{slice_at, slice_at_mut};
 use crate::envs::{
-    Action, ActionOf, Actions, Autoreset, Batch, Columns, Outputs, State, Task,
+    Action, ActionOf, Actions, Autoreset, Batch, Columns, Outputs, Row, State, Task,
     first_invalid_action,
 };
 use crate::pool::PoolError;
@@ -29,6 +29,7 @@ pub(super) trait AnyBatch: Send + Sync {
     fn state_size(&self) -> usize;
     fn obs_size(&self) -> usize;
     fn num_params(&self) -> usize;
+    fn has_integer_state(&self) -> bool;
     fn autoreset(&self) -> Autoreset;
 
     /// The address of an array of actions; raises if type, length or layout are wrong.
@@ -90,6 +91,10 @@ where
 
     fn num_params(&self) -> usize {
         T::COUNT
+    }
+
+    fn has_integer_state(&self) -> bool {
+        T::State::INTEGERS
     }
 
     fn autoreset(&self) -> Autoreset {

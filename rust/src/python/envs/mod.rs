@@ -44,6 +44,7 @@ fn batch_of(
         "MountainCar" => any::make::<envs::MountainCar>,
         "MountainCarContinuous" => any::make::<envs::MountainCarContinuous>,
         "Acrobot" => any::make::<envs::Acrobot>,
+        "FrozenLake" => any::make::<envs::FrozenLake>,
         _ => {
             return Err(PyValueError::new_err(format!(
                 "task: no native task is called {task:?}"
@@ -154,7 +155,7 @@ impl EnvBatch {
     #[pyo3(signature = (state, elapsed, episode, seed, ended, episode_return, params=None, limits=None))]
     fn bind(
         &self,
-        state: &Bound<'_, PyArray2<f32>>,
+        state: &Bound<'_, PyAny>,
         elapsed: &Bound<'_, PyArray1<i32>>,
         episode: &Bound<'_, PyArray1<u32>>,
         seed: &Bound<'_, PyArray1<u64>>,
@@ -164,19 +165,18 @@ impl EnvBatch {
         limits: Option<&Bound<'_, PyArray1<i32>>>,
     ) -> PyResult<EnvArrays> {
         let num_envs = elapsed.len();
-        let width = self.batch.state_size();
-        if state.shape() != [num_envs, width] {
-            return Err(PyValueError::new_err(format!(
-                "state must have shape ({num_envs}, {width}), got {:?}",
-                state.shape()
-            )));
-        }
+        let shape = [num_envs, self.batch.state_size()];
+        let state_rows = if self.batch.has_integer_state() {
+            rows_address::<i32>(state, shape)?
+        } else {
+            rows_address::<f32>(state, shape)?
+        };
         if params.is_some() != limits.is_some() {
             return Err(PyValueError::new_err("params and limits go together"));
         }
         let num_params = self.batch.num_params();
         let addresses = [
-            state_address(state, "state", num_envs * width)?,
+            state_rows,
             state_address(elapsed, "elapsed", num_envs)?,
             state_address(episode, "episode", num_envs)?,
             state_address(seed, "seed", num_envs)?,
@@ -186,7 +186,7 @@ impl EnvBatch {
             limits.map_or(Ok(0), |a| state_address(a, "limits", num_envs))?,
         ];
         let mut owners = vec![
-            state.as_any(),
+            state,
             elapsed.as_any(),
             episode.as_any(),
             seed.as_any(),
@@ -321,6 +321,20 @@ fn detached<R: Send>(py: Python<'_>, num_envs: usize, work: impl FnOnce() -> R +
     } else {
         py.detach(work)
     }
+}
+
+fn rows_address<E: Element>(state: &Bound<'_, PyAny>, shape: [usize; 2]) -> PyResult<usize> {
+    let array = state
+        .cast::<PyArray2<E>>()
+        .map_err(|_| PyTypeError::new_err("state has another dtype than the task's"))?;
+    let [num_envs, width] = shape;
+    if array.shape() != shape {
+        return Err(PyValueError::new_err(format!(
+            "state must have shape ({num_envs}, {width}), got {:?}",
+            array.shape()
+        )));
+    }
+    state_address(array, "state", num_envs * width)
 }
 
 fn state_address<E: Element, D: numpy::ndarray::Dimension>(
