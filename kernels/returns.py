@@ -21,7 +21,7 @@ import torch
 import triton.language as tl
 
 from . import estimators
-from ._launch import CHUNK_REGISTERS, Layout, Regime, scan_config, scan_regime
+from ._launch import REGISTERS, Layout, Regime, scan_config, scan_regime
 from ._layout import as_bytes, empty_in, fits, laid_out, layout_of
 from ._runtime import current, sm_count
 from .chunked import chunked_kernel
@@ -256,9 +256,10 @@ def _run(estimator, layout, arrays, targets, last, rates, bars, ragged, moments)
     elif regime is Regime.ROWS:
         kernel = row_major_kernel
         shape |= {"bounds": bounds}
+        shape |= {"maxnreg": REGISTERS if accumulator is torch.float64 else None}
     else:
         kernel = chunked_kernel
-        shape |= {"TIME_MAJOR": time_major, "num_chunks": chunks, "maxnreg": CHUNK_REGISTERS}
+        shape |= {"TIME_MAJOR": time_major, "num_chunks": chunks, "maxnreg": REGISTERS}
         shape |= {"workspace": _workspace(chunks * num_envs, arrays, accumulator)}
     with current(device):
         kernel[(programs,)](

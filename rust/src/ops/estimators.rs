@@ -118,9 +118,11 @@ impl Estimator for NStep {
 
 /// V-trace targets and policy-gradient advantages (Espeholt et al., "IMPALA: scalable distributed
 /// deep-RL with importance weighted actor-learner architectures", ICML 2018); x is target - value.
-pub struct Vtrace;
+///
+/// With `ONE_BAR` both bounds of the ratios are the same, and x is the advantage too.
+pub struct Vtrace<const ONE_BAR: bool>;
 
-impl Estimator for Vtrace {
+impl<const ONE_BAR: bool> Estimator for Vtrace<ONE_BAR> {
     const SLOTS: &'static [usize] = &[1, 2, 0];
     const PLAIN_DECAY: bool = false;
 
@@ -128,8 +130,12 @@ impl Estimator for Vtrace {
     fn coefficients<A: Arch, V: Register>(step: &Step<V>) -> Coefficients<V> {
         let [rewards, values, log_ratios, _] = step.slots;
         let ratios = exp::<A, V>(log_ratios);
-        let (rho, c) = (step.bars[0].least(ratios), step.bars[1].least(ratios));
+        let rho = step.bars[0].least(ratios);
         let delta = rho.mul(rewards.add(step.bootstrap).sub(values));
+        if ONE_BAR {
+            return Coefficients::new(step.discount.mul(rho), delta);
+        }
+        let c = step.bars[1].least(ratios);
         Coefficients {
             gains: rho.mul(step.discount),
             bases: delta,

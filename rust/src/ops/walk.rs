@@ -167,34 +167,34 @@ struct Walk<'a, 'b, R: Real> {
 impl<R: Real> Task for Walk<'_, '_, R> {
     #[inline(always)]
     fn run<A: Arch>(self) {
-        let truncation = self.inputs.truncation.is_some();
-        match (
-            self.kind,
-            self.inputs.details.is_some(),
-            truncation,
-            self.lines,
-        ) {
-            (Kind::Gae, true, ..) => self.by_rows::<Gae, A, true, true>(),
-            (Kind::Gae, _, true, false) => self.by_rows::<Gae, A, true, false>(),
-            (Kind::Gae, _, false, false) => self.by_rows::<Gae, A, false, false>(),
-            (Kind::Gae, _, true, true) => self.by_lines::<Gae, A, true>(),
-            (Kind::Gae, _, false, true) => self.by_lines::<Gae, A, false>(),
-            (Kind::Discounted, true, ..) => self.by_rows::<Discounted, A, true, true>(),
-            (Kind::Discounted, _, _, false) => self.by_rows::<Discounted, A, true, false>(),
-            (Kind::Discounted, _, _, true) => self.by_lines::<Discounted, A, true>(),
-            (Kind::Vtrace, true, ..) => self.by_rows::<Vtrace, A, true, true>(),
-            (Kind::Vtrace, _, true, false) => self.by_rows::<Vtrace, A, true, false>(),
-            (Kind::Vtrace, _, false, false) => self.by_rows::<Vtrace, A, false, false>(),
-            (Kind::Vtrace, _, true, true) => self.by_lines::<Vtrace, A, true>(),
-            (Kind::Vtrace, _, false, true) => self.by_lines::<Vtrace, A, false>(),
-            (Kind::NStep(n), ..) => self.by_ladders::<A>(n),
-            (Kind::Retrace, ..) => self.by_rows::<Retrace, A, true, true>(),
-            (Kind::Traces, ..) => self.by_rows::<Traces, A, true, true>(),
+        let one_bar = self.rates.bars[0] == self.rates.bars[1];
+        match (self.kind, self.inputs.details.is_some()) {
+            (Kind::Gae, true) => self.by_rows::<Gae, A, true, true>(),
+            (Kind::Gae, false) => self.without_details::<Gae, A>(),
+            (Kind::Discounted, true) => self.by_rows::<Discounted, A, true, true>(),
+            (Kind::Discounted, false) if self.lines => self.by_lines::<Discounted, A, true>(),
+            (Kind::Discounted, false) => self.by_rows::<Discounted, A, true, false>(),
+            (Kind::Vtrace, true) => self.by_rows::<Vtrace<false>, A, true, true>(),
+            (Kind::Vtrace, false) if one_bar => self.without_details::<Vtrace<true>, A>(),
+            (Kind::Vtrace, false) => self.without_details::<Vtrace<false>, A>(),
+            (Kind::NStep(n), _) => self.by_ladders::<A>(n),
+            (Kind::Retrace, _) => self.by_rows::<Retrace, A, true, true>(),
+            (Kind::Traces, _) => self.by_rows::<Traces, A, true, true>(),
         }
     }
 }
 
 impl<R: Real> Walk<'_, '_, R> {
+    #[inline(always)]
+    fn without_details<E: Estimator, A: Arch>(self) {
+        match (self.inputs.truncation.is_some(), self.lines) {
+            (true, false) => self.by_rows::<E, A, true, false>(),
+            (false, false) => self.by_rows::<E, A, false, false>(),
+            (true, true) => self.by_lines::<E, A, true>(),
+            (false, true) => self.by_lines::<E, A, false>(),
+        }
+    }
+
     #[inline(always)]
     fn by_rows<E: Estimator, A: Arch, const TRUNCATION: bool, const DETAILS: bool>(self) {
         let last_values = self.last_values();
