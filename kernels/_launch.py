@@ -13,8 +13,8 @@ _ELEMENTS_AHEAD = {False: {3: 32, 5: 10}, True: {3: 12, 5: 6}}
 _ELEMENTS_AHEAD_OF_MANY = {False: 4, True: 2}
 # The tiles of a chunk of long sequences that its lanes can hold at once, likewise.
 _CHUNK_TILES = {False: {5: 4, 7: 3, 10: 1}, True: {3: 4, 7: 2, 10: 1}}
-# Registers a thread may take where the assembler, left to itself, would aim at more resident threads
-# and spill a little for them.
+# Registers a thread may take where the assembler, left to itself, would aim at more resident
+# threads and spill a little for them.
 REGISTERS = 168
 
 
