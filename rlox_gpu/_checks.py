@@ -72,7 +72,7 @@ def nonnegative(name: str, value: Any) -> float:
     ValueError
         If it is negative or NaN.
     """
-    number = _real(name, value, "of at least 0")
+    number = value if type(value) is float else _real(name, value, "of at least 0")
     if not number >= 0.0:
         raise ValueError(f"{name}: expected a number of at least 0, got {number!r}")
     return number

@@ -50,15 +50,25 @@ def gae_contiguous(
     The codes are those of ``estimate_raw``, and the caller vouches for the same.
     """
 
+def empty_results(
+    count: int, shape: tuple[int, ...], code: int, inputs: list[int], /
+) -> list[NDArray[Any]]:
+    """One or two arrays still to be written; memory for bfloat16 comes in the name of float16.
+
+    Long ones lie where writing to them does not slow down reading from the addresses ``inputs``.
+    """
+
+def share_memory(first: NDArray[Any], second: NDArray[Any], /) -> bool:
+    """Whether two arrays of at most two dimensions have an element in common."""
+
 def estimate_raw(
     op: int,
-    arrays: list[tuple[int, tuple[int, ...], int] | None],
-    results: list[tuple[int, tuple[int, ...], int]],
+    arrays: list[NDArray[Any] | tuple[int, tuple[int, ...], int] | None],
+    results: list[NDArray[Any]] | list[tuple[int, tuple[int, ...], int]],
     shape: tuple[int, ...],
     sequences: int,
     time_dim: int,
     numbers: list[float],
-    strides_in_bytes: bool,
     /,
 ) -> None:
     """Any of the estimators on bare memory.
@@ -66,8 +76,8 @@ def estimate_raw(
     Ops: 0 gae, 1 discounted_returns, 2 td_lambda_returns, 3 n_step_returns, 4 vtrace, 5 retrace,
     6 eligibility_traces, 7 gae with moments; ``numbers`` are those of the op, discounts first.
 
-    An array is ``(address, strides in the order of its own dimensions, type code)``. ``arrays``
-    are those of the op with one value per transition, then terminated, last_values (of traces:
+    An array is one of NumPy's, or ``(address, strides in elements, type code)``. ``arrays`` are
+    those of the op with one value per transition, then terminated, last_values (of traces:
     initial), truncated, final_values, mask, lengths, cu_seqlens, gammas and lambdas; None stands
     for one that is not given. ``shape`` is that of the first one, ``[T]``, ``[T, N]`` (``time_dim``
     0) or ``[N, T]`` (``time_dim`` 1 or -1); ``sequences`` is one less than the length of

@@ -325,7 +325,6 @@ def raw_arguments(inputs, out, time_dim=0, code=None):
         "sequences": 0,
         "time_dim": time_dim,
         "numbers": [0.99, 0.95],
-        "strides_in_bytes": False,
     }
 
 

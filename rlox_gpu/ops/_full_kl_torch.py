@@ -13,6 +13,7 @@ from ._arguments import FLOATS, address, dtype_name
 from ._full_kl_arguments import Place, check_full_kl, check_reduction, forward_in_rust
 from ._kl_torch import reduced
 from ._logprobs_torch import laid_out, real_dtype
+from ._results_torch import results_beside
 
 _Optional = torch.Tensor | None
 _Pair = tuple[torch.Tensor, torch.Tensor]
@@ -132,8 +133,7 @@ def _backward(
 def _backward_fake(grad: torch.Tensor, logits: torch.Tensor, *rest: Any) -> _Pair:
     """Memory for the gradients; nothing for one that is not wanted."""
     first, second = (
-        torch.empty(logits.shape if want else (0,), dtype=logits.dtype, device=logits.device)
-        for want in rest[-1]
+        results_beside(logits)[0] if want else logits.new_empty(0) for want in rest[-1]
     )
     return first, second
 

@@ -19,6 +19,7 @@ from ._kl_arguments import (
     forward_in_rust,
     reduced_shape,
 )
+from ._results_torch import LARGE, results_beside
 
 _Optional = torch.Tensor | None
 _Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -47,7 +48,10 @@ def token_kl_at_once(logprobs: torch.Tensor, ref_logprobs: Any, kind: int) -> _O
         and not _dispatch.wants_grad(logprobs, ref_logprobs)
     ):
         return None
-    out = torch.empty_like(logprobs)
+    if logprobs.nbytes < LARGE:
+        out = torch.empty_like(logprobs)
+    else:
+        (out,) = results_beside(logprobs, ref_logprobs)
     _rust.token_kl_contiguous(
         logprobs.data_ptr(),
         ref_logprobs.data_ptr(),
@@ -87,7 +91,7 @@ def reduced(divergences: torch.Tensor, mask: Any, reduction: int) -> torch.Tenso
 
 def _allocated(logprobs: torch.Tensor, reduction: int) -> torch.Tensor:
     if reduction == NONE:
-        return torch.empty_like(logprobs, memory_format=torch.contiguous_format)
+        return results_beside(logprobs)[0]
     return logprobs.new_empty(reduced_shape(tuple(logprobs.shape), reduction))
 
 
@@ -158,10 +162,7 @@ def _backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[_Optional, ...]:
 def _gradients(logprobs: torch.Tensor, wanted: Sequence[bool]) -> _Three:
     """Memory for the gradients; nothing for one that is not wanted."""
     first, second, third = (
-        torch.empty_like(logprobs, memory_format=torch.contiguous_format)
-        if want
-        else logprobs.new_empty(0)
-        for want in wanted
+        results_beside(logprobs)[0] if want else logprobs.new_empty(0) for want in wanted
     )
     return first, second, third
 

@@ -19,6 +19,7 @@ from ._logprobs_shared import (
     settled,
 )
 from ._logprobs_torch import checked_tokens, empty_rows, real_dtype, streamed, streamed_gradient
+from ._results_torch import results_beside
 
 _Tensor = torch.Tensor
 
@@ -162,12 +163,11 @@ def _empty_gradients(
     hidden: _Tensor, weight: _Tensor, wanted: list[bool]
 ) -> tuple[_Tensor, _Tensor, _Tensor]:
     """Room for the gradients; what is not wanted has no elements."""
-    shapes = (tuple(hidden.shape), tuple(weight.shape), (len(weight),))
-    of_hidden, of_weight, of_bias = (
-        torch.empty(shape if w else (0,), dtype=hidden.dtype, device=hidden.device)
-        for shape, w in zip(shapes, wanted, strict=True)
+    of_hidden, of_weight = (
+        results_beside(x)[0] if want else x.new_empty(0)
+        for x, want in zip((hidden, weight), wanted[:2], strict=True)
     )
-    return of_hidden, of_weight, of_bias
+    return of_hidden, of_weight, hidden.new_empty(len(weight) if wanted[2] else 0)
 
 
 def _backward_fake(

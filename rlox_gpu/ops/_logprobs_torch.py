@@ -10,6 +10,7 @@ from .. import _dispatch, _rust
 from .._checks import positive_number
 from ._arguments import FLOATS, address, dtype_name
 from ._logprobs_shared import Rows, check_logits, check_range, two_strides
+from ._results_torch import results_beside
 
 _Pair = tuple[torch.Tensor, torch.Tensor | None]
 
@@ -84,7 +85,7 @@ def streamed_gradient(
 ) -> torch.Tensor:
     """The gradient of ``logits``, contiguous; a token outside the vocabulary is no logit's."""
     # Logits that are all one stored row (expanded) have a gradient of their full shape.
-    grad_logits = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+    (grad_logits,) = results_beside(logits)
     if tokens.numel() == 0:
         return grad_logits
     view = laid_out(logits)

@@ -243,7 +243,7 @@ def _scan_rust(
     ]
     numbers = [1.0] * len(spec.numbers)
     results = [(x.data_ptr(), x.stride(), code)]
-    _rust.estimate_raw(spec.code, arrays, results, x.shape, 0, dim, numbers, False)
+    _rust.estimate_raw(spec.code, arrays, results, x.shape, 0, dim, numbers)
     return x
 
 

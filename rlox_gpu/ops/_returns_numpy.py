@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .. import _rust
-from ._arguments import FLAGS, FLOATS, address
+from ._arguments import FLAGS, FLOATS
+from ._results_numpy import results_beside
 from ._returns_checks import (
     Kind,
     check_inputs,
@@ -26,15 +27,10 @@ _NUMBERS = (float, int, np.floating, np.integer)
 _KIND = Kind("NumPy array", np.ndarray, _VALUES, _FLAGS, np.broadcast_to)
 
 
-def _allocated(spec: Spec, like: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Fresh results; one allocation for all of the shape of ``like``.
-
-    Where two large blocks are freed one after the other, allocators give memory back to the
-    system, and the page faults of the next call can cost as much as its work.
-    """
-    count = len(spec.results) - ("moments" in spec.results)
-    results = tuple(np.empty((count, *like.shape), like.dtype))
-    return (*results, np.empty(3)) if "moments" in spec.results else results
+def _allocated(spec: Spec, steps: list[Any]) -> list[np.ndarray]:
+    moments = "moments" in spec.results
+    results = results_beside(*steps, count=len(spec.results) - moments)
+    return [*results, np.empty(3)] if moments else results
 
 
 def estimate(
@@ -51,25 +47,20 @@ def estimate(
     scalars, *discounts = split_numbers(_KIND, spec, numbers, like)
     inputs += discounts
     if out is None:
-        out = _allocated(spec, like)
+        out = _allocated(spec, inputs[: len(spec.steps)])
     else:
         check_out(_KIND, spec, out, like)
         _check_memory(spec, [*arrays, "gamma", spec.numbers[-1]], inputs, out)
     _rust.estimate_raw(
         spec.code,
-        [None if x is None else _described(x) for x in inputs],
-        [_described(x) for x in out],
+        inputs,
+        list(out),
         like.shape,
         sequences(inputs),
         time_dim,
         scalars,
-        True,
     )
     return tuple(out)
-
-
-def _described(x: Any) -> tuple[int, tuple[int, ...], int]:
-    return address(x), x.strides, _FLAGS[x.dtype]
 
 
 def _check_memory(spec: Spec, names: list[str], inputs: list[Any], out: Any) -> None:
@@ -81,6 +72,6 @@ def _check_memory(spec: Spec, names: list[str], inputs: list[Any], out: Any) -> 
         if any(step == 0 and size > 1 for step, size in zip(x.strides, x.shape, strict=True)):
             raise ValueError(f"{name}: expected distinct elements, got a broadcast array")
         for other, array in others.items():
-            if np.shares_memory(x, array):
+            if _rust.share_memory(x, array):
                 raise ValueError(f"{name}: expected memory of its own, got some of {other}")
         others[name] = x

@@ -10,6 +10,7 @@ import torch
 from .. import _dispatch, _rust
 from .._checks import unit_number
 from ._arguments import FLAGS, FLOATS
+from ._results_torch import LARGE, results_beside
 from ._returns_checks import (
     Inputs,
     Kind,
@@ -45,6 +46,8 @@ def gae_at_once(
     Small calls come by the million: one expression asks here what :func:`estimate` asks step by
     step. What it refuses goes that way, where it is served or told what is wrong.
     """
+    if type(last_values) is float:
+        last_values = torch.full((), last_values, dtype=rewards.dtype, device=rewards.device)
     if not (
         type(values) is type(terminated) is type(last_values) is torch.Tensor
         and _dispatch.is_plain_call(rewards, values, terminated, last_values)
@@ -52,12 +55,12 @@ def gae_at_once(
         return None
     shape, dtype, device = rewards.shape, rewards.dtype, rewards.device
     if not (
-        len(shape) == 2
-        and (time_dim == 0 or time_dim == 1 or time_dim == -1)
+        (time_dim == 0 or time_dim == -1 or (time_dim == 1 and len(shape) == 2))
+        and 1 <= len(shape) <= 2
         and _dispatch.runs_in_rust(device)
         and values.shape == shape
         and terminated.shape == shape
-        and last_values.shape == (shape[0 if time_dim else 1],)
+        and last_values.shape == (shape[:-1] if time_dim else shape[1:])
         and values.dtype is dtype
         and last_values.dtype is dtype
         and values.device == terminated.device == last_values.device == device
@@ -71,7 +74,10 @@ def gae_at_once(
         and not _dispatch.wants_grad(rewards, values, last_values)
     ):
         return None
-    advantages, returns = torch.empty_like(values), torch.empty_like(values)
+    if values.nbytes < LARGE:
+        advantages, returns = torch.empty_like(values), torch.empty_like(values)
+    else:
+        advantages, returns = results_beside(values, rewards, count=2)
     _rust.gae_contiguous(
         rewards.data_ptr(),
         values.data_ptr(),
@@ -79,8 +85,8 @@ def gae_at_once(
         last_values.data_ptr(),
         advantages.data_ptr(),
         returns.data_ptr(),
-        shape,
-        time_dim,
+        shape if len(shape) == 2 else (*shape, 1),
+        time_dim if len(shape) == 2 else 0,
         _VALUES[dtype],
         _FLAGS[terminated.dtype],
         unit_number("gamma", gamma),
@@ -146,13 +152,16 @@ def _through_torch(
 
 
 def _allocated(spec: Spec, inputs: Inputs) -> list[torch.Tensor]:
-    like = inputs[len(spec.steps) - 1]
-    return [
-        torch.empty_like(like)
-        if name != "moments"
-        else torch.empty(3, dtype=torch.float64, device=like.device)
-        for name in spec.results
-    ]
+    *others, like = inputs[: len(spec.steps)]
+    moments = "moments" in spec.results
+    count = len(spec.results) - moments
+    if like.is_contiguous():
+        results = results_beside(like, *others, count=count)
+    else:
+        results = [torch.empty_like(like) for _ in range(count)]
+    if moments:
+        results.append(torch.empty(3, dtype=torch.float64, device=like.device))
+    return results
 
 
 def _into_rust(
@@ -166,7 +175,6 @@ def _into_rust(
         sequences(inputs),
         time_dim,
         scalars,
-        False,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from .. import _dispatch
+from ._results_torch import results_beside
 from ._statistics_rust import normalize_in_rust, update_in_rust
 
 
@@ -47,7 +48,7 @@ def _update_on_cpu(state: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | No
 def _normalize_on_cpu(
     x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, clip: float, eps: float
 ) -> torch.Tensor:
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    (out,) = results_beside(x)
     if out.numel():
         normalize_in_rust(x, mean.contiguous(), var.contiguous(), out, clip, eps)
     return out

@@ -6,14 +6,15 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int};
-use std::{ptr, slice};
+use std::ops::Range;
+use std::slice;
 
-use numpy::npyffi::{self, NPY_ARRAY_CARRAY, NPY_TYPES, PY_ARRAY_API, PyArrayObject, npy_intp};
+use numpy::npyffi::{self, PyArrayObject, npy_intp};
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::ops::strided::FlagKind;
+use crate::ops::strided::{FlagKind, Layout};
 
 /// Type codes of the boundary; the first four are types of values, all are types of flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +125,19 @@ impl ArrayRef {
         })
     }
 
+    /// The memory from the first to the last of the elements.
+    pub(super) fn span(&self) -> Range<isize> {
+        let layout = Layout {
+            base: self.data,
+            row_stride: self.strides[0],
+            lane_stride: self.strides[1],
+            rows: self.shape[0],
+            lanes: self.shape[1],
+        };
+        // Other types have elements of at most so many bytes.
+        layout.span(self.code.map_or(32, Code::size))
+    }
+
     pub(super) fn shape(&self) -> &[usize] {
         &self.shape[..self.ndim]
     }
@@ -164,7 +178,7 @@ pub(super) fn array_address(array: &Bound<'_, PyUntypedArray>) -> usize {
     data_of(array) as usize
 }
 
-fn data_of<T>(array: &Bound<'_, T>) -> *mut u8 {
+pub(super) fn data_of<T>(array: &Bound<'_, T>) -> *mut u8 {
     // SAFETY: a live array object, whose fields the GIL keeps still.
     unsafe { (*array.as_ptr().cast::<PyArrayObject>()).fields.data }.cast()
 }
@@ -206,98 +220,6 @@ impl<'a> Contiguous<'a> {
 
     pub(super) fn len(&self) -> usize {
         self.shape.iter().map(|&size| size as usize).product()
-    }
-}
-
-/// A fresh C-contiguous array whose elements are still to be written.
-pub(super) fn empty<'py>(
-    py: Python<'py>,
-    shape: &[usize],
-    code: Code,
-) -> PyResult<(Bound<'py, PyAny>, *mut u8)> {
-    fresh(py, &mut dims_of(shape)[..shape.len()], code)
-}
-
-/// [`empty`], of as many dimensions as there are.
-pub(super) fn fresh<'py>(
-    py: Python<'py>,
-    dims: &mut [npy_intp],
-    code: Code,
-) -> PyResult<(Bound<'py, PyAny>, *mut u8)> {
-    // SAFETY: fresh memory.
-    let array = unsafe { new_array(py, dims, code, ptr::null_mut())? };
-    let data = data_of(&array);
-    Ok((array, data))
-}
-
-fn dims_of(shape: &[usize]) -> [npy_intp; 2] {
-    let mut dims = [0; 2];
-    for (dim, &size) in dims.iter_mut().zip(shape) {
-        *dim = size as npy_intp;
-    }
-    dims
-}
-
-/// Two fresh C-contiguous arrays whose elements are still to be written, in one allocation.
-///
-/// Allocators give the end of their memory back to the system when two large blocks there have
-/// been freed one after the other; the page faults of the next call can cost as much as its work.
-pub(super) fn empty_pair<'py>(
-    py: Python<'py>,
-    shape: &[usize],
-    code: Code,
-) -> PyResult<[(Bound<'py, PyAny>, *mut u8); 2]> {
-    let size = shape.iter().product::<usize>();
-    let (both, data) = empty(py, &[2 * size], code)?;
-    let half = |index: usize| {
-        let data = data.wrapping_add(index * size * code.size() as usize);
-        // SAFETY: the half lies in `both`, which the new array keeps alive; the call takes over a
-        // reference to it.
-        unsafe {
-            let array = new_array(py, &mut dims_of(shape)[..shape.len()], code, data)?;
-            let base = both.clone().into_ptr();
-            if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), base) < 0 {
-                return Err(PyErr::fetch(py));
-            }
-            Ok((array, data))
-        }
-    };
-    Ok([half(0)?, half(1)?])
-}
-
-/// A C-contiguous array over `data`, or over fresh memory if that is null.
-///
-/// # Safety
-/// `data` is null or holds the elements for as long as the array lives.
-unsafe fn new_array<'py>(
-    py: Python<'py>,
-    dims: &mut [npy_intp],
-    code: Code,
-    data: *mut u8,
-) -> PyResult<Bound<'py, PyAny>> {
-    let type_num = match code {
-        Code::F16 => NPY_TYPES::NPY_HALF,
-        Code::F32 => NPY_TYPES::NPY_FLOAT,
-        _ => NPY_TYPES::NPY_DOUBLE,
-    };
-    // Of fresh memory any flag asks for Fortran's order.
-    let flags = if data.is_null() { 0 } else { NPY_ARRAY_CARRAY };
-    // SAFETY: `dims` holds as many sizes as are announced; a null pointer comes back with an
-    // exception set.
-    unsafe {
-        let array = PY_ARRAY_API.PyArray_New(
-            py,
-            npyffi::get_type_object(py, npyffi::NpyTypes::PyArray_Type),
-            dims.len() as c_int,
-            dims.as_mut_ptr(),
-            type_num as c_int,
-            ptr::null_mut(),
-            data.cast(),
-            0,
-            flags,
-            ptr::null_mut(),
-        );
-        Bound::from_owned_ptr_or_err(py, array)
     }
 }
 

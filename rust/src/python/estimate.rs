@@ -2,18 +2,18 @@
 
 #![allow(unsafe_code)]
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::arrays::Code;
+use super::arrays::{self, ArrayRef, Code};
 use super::call::{Call, Extras, Flags, Op};
 use super::frame::Frame;
 use crate::ops::estimators::Rates;
 
 /// The results of an estimator, written to arrays that are given by their addresses.
 #[pyfunction]
-#[pyo3(signature = (op, arrays, results, shape, sequences, time_dim, numbers, strides_in_bytes, /))]
+#[pyo3(signature = (op, arrays, results, shape, sequences, time_dim, numbers, /))]
 pub(super) fn estimate_raw(
     py: Python<'_>,
     op: usize,
@@ -23,7 +23,6 @@ pub(super) fn estimate_raw(
     sequences: usize,
     time_dim: isize,
     numbers: &Bound<'_, PyList>,
-    strides_in_bytes: bool,
 ) -> PyResult<()> {
     let op = Op::from_int(op)
         .ok_or_else(|| PyValueError::new_err(format!("op must be between 0 and 7, not {op}")))?;
@@ -33,7 +32,7 @@ pub(super) fn estimate_raw(
     let frame = Frame::new(&shape.extract::<Vec<usize>>()?, time_dim)?;
     let given = |index: usize, frame: Frame| {
         let array = arrays.get_item(index)?;
-        placed(&array, frame, strides_in_bytes)
+        placed(&array, frame)
     };
     let wanted = |index: usize, frame: Frame| {
         given(index, frame)?
@@ -68,11 +67,11 @@ pub(super) fn estimate_raw(
     }
     let mut outputs = [None; 2];
     for (slot, result) in outputs.iter_mut().zip(results.iter()) {
-        *slot = placed(&result, frame, strides_in_bytes)?.map(|(layout, _)| layout);
+        *slot = placed(&result, frame)?.map(|(layout, _)| layout);
     }
     let mut moments = None;
     if op == Op::GaeMoments {
-        moments = placed(&results.get_item(2)?, Frame::row(3), strides_in_bytes)?;
+        moments = placed(&results.get_item(2)?, Frame::row(3))?;
         if moments.is_some_and(|(_, code)| code != Code::F64) {
             return Err(PyValueError::new_err("moments must be float64"));
         }
@@ -114,10 +113,18 @@ fn check_count(name: &str, found: usize, expected: usize) -> PyResult<()> {
     )))
 }
 
-/// An array `(address, strides, code)`, or `None`.
-fn placed(array: &Bound<'_, PyAny>, frame: Frame, in_bytes: bool) -> PyResult<Option<Flags>> {
+/// A NumPy array, another as `(address, strides, code)` with strides in elements, or `None`.
+fn placed(array: &Bound<'_, PyAny>, frame: Frame) -> PyResult<Option<Flags>> {
     if array.is_none() {
         return Ok(None);
+    }
+    if arrays::is_array(array) {
+        let array = ArrayRef::new("array", array)?;
+        let code = array
+            .code
+            .ok_or_else(|| PyTypeError::new_err("an array must be of flags or of floats"))?;
+        check_strides(array.ndim, frame)?;
+        return Ok(Some((frame.place(array.data, array.strides, code), code)));
     }
     let array = array.cast::<PyTuple>()?;
     let address: usize = array.get_borrowed_item(0)?.extract()?;
@@ -127,19 +134,22 @@ fn placed(array: &Bound<'_, PyAny>, frame: Frame, in_bytes: bool) -> PyResult<Op
     let code = Code::from_int(code).ok_or_else(|| {
         PyValueError::new_err(format!("a type code must be between 0 and 7, not {code}"))
     })?;
-    if strides.len() != frame.ndim {
-        return Err(PyValueError::new_err(format!(
-            "an array must have {} strides, not {}",
-            frame.ndim,
-            strides.len()
-        )));
-    }
-    let unit = if in_bytes { 1 } else { code.size() };
+    check_strides(strides.len(), frame)?;
     let mut bytes = [0; 2];
     for (axis, stride) in bytes.iter_mut().take(frame.ndim).enumerate() {
-        *stride = strides.get_borrowed_item(axis)?.extract::<isize>()? * unit;
+        *stride = strides.get_borrowed_item(axis)?.extract::<isize>()? * code.size();
     }
     Ok(Some((frame.place(address as *mut u8, bytes, code), code)))
+}
+
+fn check_strides(found: usize, frame: Frame) -> PyResult<()> {
+    if found == frame.ndim {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!(
+        "an array must have {} strides, not {found}",
+        frame.ndim
+    )))
 }
 
 /// Whole numbers of four or eight bytes.

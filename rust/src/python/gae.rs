@@ -12,6 +12,8 @@ use pyo3::types::PyTuple;
 use super::arrays::{self, ArrayRef, Code};
 use super::call::{Call, Extras, Flags, Op};
 use super::frame::Frame;
+use super::fresh;
+use super::overlap::shared;
 use crate::ops::estimators::Rates;
 use crate::ops::strided::Layout;
 
@@ -67,7 +69,13 @@ pub(super) fn gae<'py>(
     };
     let results = match out {
         None => {
-            let fresh = arrays::empty_pair(py, template.frame.shape(), template.code)?;
+            let inputs = [call.steps[0], call.steps[1], call.final_values];
+            let inputs: Vec<_> = inputs
+                .into_iter()
+                .flatten()
+                .map(|layout| layout.base.cast_const())
+                .collect();
+            let fresh = fresh::empty_pair(py, template.frame.shape(), template.code, &inputs)?;
             let place = |data| Some(template.frame.contiguous(data, template.code));
             call.outputs = [place(fresh[0].1), place(fresh[1].1)];
             fresh.map(|(array, _)| array)
@@ -329,16 +337,8 @@ fn rates(gamma: f64, gae_lambda: f64) -> PyResult<Rates> {
 /// An argument: its name, the array, and the memory that it lies in.
 type Argument<'a, 'py> = (&'a str, &'a Bound<'py, PyAny>, &'a Range<isize>);
 
-/// Where the memory around two arrays meets, NumPy decides whether elements do.
 fn refuse_shared(output: Argument<'_, '_>, other: Argument<'_, '_>) -> PyResult<()> {
-    if output.2.end <= other.2.start || other.2.end <= output.2.start {
-        return Ok(());
-    }
-    let numpy = output.1.py().import("numpy")?;
-    if numpy
-        .call_method1("shares_memory", (output.1, other.1))?
-        .extract()?
-    {
+    if shared((output.1, output.2), (other.1, other.2))? {
         return Err(PyValueError::new_err(format!(
             "{} must not share memory with {}",
             output.0, other.0

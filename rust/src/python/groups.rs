@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::arrays::{self, ArrayRef, Code};
+use super::fresh;
 use crate::ops::element::Element;
 use crate::ops::groups::{self as core, Inputs, Rule, Scale};
 use crate::ops::strided::{FlagSource, Layout, Sink, Source};
@@ -57,9 +58,10 @@ pub(super) fn group_advantages<'py>(
             Ok((folded(&flags, code, groups * size, width), code))
         })
         .transpose()?;
+    let inputs = [array.data.cast_const()];
     let (result, out) = match &tokens {
-        None => arrays::empty(py, array.shape(), code)?,
-        Some((tokens, _)) => arrays::empty(py, &[tokens.rows, tokens.lanes], code)?,
+        None => fresh::empty(py, array.shape(), code, &inputs)?,
+        Some((tokens, _)) => fresh::empty(py, &[tokens.rows, tokens.lanes], code, &inputs)?,
     };
     let (rows, lanes) = tokens.map_or((groups, size), |(tokens, _)| (tokens.rows, tokens.lanes));
     let call = Call {

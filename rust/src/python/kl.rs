@@ -6,7 +6,8 @@ use half::{bf16, f16};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::arrays::{self, Code, Contiguous};
+use super::arrays::{Code, Contiguous};
+use super::fresh;
 use crate::ops::element::{Element, Real};
 use crate::ops::kl::{self as core, Inputs, Kind, Upstream, Want};
 use crate::ops::strided::{FlagSource, Layout, Sink, Source};
@@ -35,7 +36,9 @@ pub(super) fn token_kl_of_arrays<'py>(
     if first.code != second.code || first.shape != second.shape {
         return Ok(None);
     }
-    let (array, out) = arrays::fresh(py, &mut first.shape.to_vec(), first.code)?;
+    let shape: Vec<_> = first.shape.iter().map(|&size| size as usize).collect();
+    let inputs = [first.data.cast_const(), second.data.cast_const()];
+    let (array, out) = fresh::empty(py, &shape, first.code, &inputs)?;
     let places = [first.data, second.data, out].map(|data| data as usize);
     contiguous(py, places, first.len(), first.code as usize, kind)?;
     Ok(Some(array))

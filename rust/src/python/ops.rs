@@ -6,12 +6,15 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::{
-    arrays, estimate, full_kl, gae, groups, kl, logprobs, policy_losses, preferences, statistics,
+    arrays, estimate, fresh, full_kl, gae, groups, kl, logprobs, overlap, policy_losses,
+    preferences, statistics,
 };
 use crate::ops::random;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(arrays::array_address, module)?)?;
+    module.add_function(wrap_pyfunction!(overlap::share_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(fresh::empty_results, module)?)?;
     module.add_function(wrap_pyfunction!(gae::gae, module)?)?;
     module.add_function(wrap_pyfunction!(gae::gae_contiguous, module)?)?;
     module.add_function(wrap_pyfunction!(groups::group_advantages, module)?)?;
