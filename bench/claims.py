@@ -28,6 +28,17 @@ CALL = "gae call 16x4 f32"
 START = "process start"
 PPO = "PPO CartPole 8x32, 20 epochs of 256"
 CARTPOLE_PEERS = ("rlox VecEnv", "gymnasium native")
+TASK_PEERS = ("gymnasium", "envpool, 1 thread", "gymnax, jitted scan")
+TASKS = {
+    "CartPole-v1": (*TASK_PEERS, "rlox VecEnv"),
+    "Pendulum-v1": TASK_PEERS,
+    "MountainCar-v0": TASK_PEERS,
+    "MountainCarContinuous-v0": TASK_PEERS,
+    "Acrobot-v1": TASK_PEERS,
+    "FrozenLake-v1": TASK_PEERS[:2],
+}
+ROLLOUT_256 = "CartPole random rollout n=256"
+ROLLOUT_65536 = "CartPole random rollout n=65536"
 PUSH_256 = "replay push_batch 256"
 PRIORITIZED = "replay prioritized sample and update 256"
 MICROSECOND, MILLISECOND = 1e-6, 1e-3
@@ -173,6 +184,24 @@ CLAIMS = (
     Claim("CartPole n=1 against rlox", ratio("CartPole n=1", "rlox-gpu VecEnv", "rlox VecEnv"), 1),
     Claim(
         "CartPole n=16 against rlox", ratio("CartPole n=16", "rlox-gpu VecEnv", "rlox VecEnv"), 1
+    ),
+    *(
+        Claim(
+            f"{task} n=4096 against the fastest peer",
+            ratio(f"{task} n=4096", "rlox-gpu make_vec", *peers),
+            5,
+        )
+        for task, peers in TASKS.items()
+    ),
+    Claim(
+        "random rollout n=256 against single steps",
+        ratio(ROLLOUT_256, "rlox-gpu rollout_random", "rlox-gpu make_vec, step by step"),
+        1.5,
+    ),
+    Claim(
+        "random rollout n=65536, two threads against one",
+        ratio(ROLLOUT_65536, "rlox-gpu rollout_random, 2 threads", "rlox-gpu rollout_random"),
+        1.7,
     ),
     Claim("PPO training against SB3", ratio(PPO, "rlox-gpu PPO", "SB3 PPO"), 2),
     Claim(
