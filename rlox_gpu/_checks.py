@@ -39,9 +39,9 @@ def finite_number(name: str, value: Any) -> float:
     ValueError
         If it is negative, infinite or NaN.
     """
-    number = _real(name, value, ">= 0")
+    number = value if type(value) is float else _real(name, value, "of at least 0")
     if not 0.0 <= number < math.inf:
-        raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {number!r}")
     return number
 
 
@@ -100,24 +100,6 @@ def integer(name: str, value: Any, stop: int) -> int:
     number = int(value)
     if not 0 <= number < stop:
         raise ValueError(f"{name}: expected an integer in [0, {stop}), got {number}")
-    return number
-
-
-def not_negative(name: str, value: Any) -> float:
-    """``value`` as a finite float of at least zero.
-
-    Raises
-    ------
-    TypeError
-        If it is no plain real number (tensors and arrays are none).
-    ValueError
-        If it is negative, infinite or NaN.
-    """
-    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
-        raise TypeError(f"{name}: expected a plain number, got {described(value)}")
-    number = float(value)
-    if not 0.0 <= number < math.inf:
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {number!r}")
     return number
 
 

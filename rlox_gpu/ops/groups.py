@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._checks import choice, integer, not_negative
+from .._checks import choice, finite_number, integer
 from ._kinds import implementation
 
 BASELINES = {"mean": 0, "loo": 1}
@@ -96,6 +96,6 @@ def group_advantages(
         bool(choice("baseline", baseline, BASELINES)),
         choice("scale", scale, SCALES),
         float(integer("ddof", ddof, 2)),
-        not_negative("eps", eps),
+        finite_number("eps", eps),
         0.0,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._checks import not_negative
+from .._checks import finite_number
 from ._arguments import FLAGS, FLOATS, check_dtype, check_like
 from ._kinds import implementation
 
@@ -110,5 +110,5 @@ def normalize(x: Any, mean: Any, var: Any, *, clip: float | None = None, eps: fl
         raise ValueError("x: expected at least one dimension, got none")
     for name, numbers in (("mean", mean), ("var", var)):
         check_like(name, numbers, "x", x, dtypes=["float64"], shape=x.shape[-1:])
-    bound = float("inf") if clip is None else not_negative("clip", clip)
-    return call(x, mean, var, bound, not_negative("eps", eps))
+    bound = float("inf") if clip is None else finite_number("clip", clip)
+    return call(x, mean, var, bound, finite_number("eps", eps))
