@@ -16,6 +16,9 @@ PACKAGES = (
     "gymnasium",
     "rlox",
     "stable_baselines3",
+    "envpool",
+    "gymnax",
+    "jax",
 )
 SIMD = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "asimd", "sve")
 THREAD_VARIABLES = (
