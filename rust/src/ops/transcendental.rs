@@ -45,22 +45,22 @@ pub fn exp<A: Arch, V: Register>(x: V) -> V {
     let (least, most) = V::Real::EXP_BOUNDS;
     let (ln_2_high, ln_2_low) = V::Real::LN_2;
     let zero = V::Real::ZERO;
-    let rounder = V::splat(V::Real::ROUNDER);
+    let (one, rounder) = (V::constant(V::Real::ONE), V::constant(V::Real::ROUNDER));
     // NaN stays.
-    let bounded = V::splat(least).greatest(V::splat(most).least(x));
+    let bounded = V::constant(least).greatest(V::constant(most).least(x));
     let power = bounded
-        .times_plus::<A>(V::splat(V::Real::LOG2_E), rounder)
+        .times_plus::<A>(V::constant(V::Real::LOG2_E), rounder)
         .sub(rounder);
-    let r = power.times_plus::<A>(V::splat(zero - ln_2_high), bounded);
-    let r = power.times_plus::<A>(V::splat(zero - ln_2_low), r);
+    let r = power.times_plus::<A>(V::constant(zero - ln_2_high), bounded);
+    let r = power.times_plus::<A>(V::constant(zero - ln_2_low), r);
     let coefficients = V::Real::EXCESS;
     let last = coefficients.len() - 1;
-    let mut excess = V::splat(coefficients[last]);
+    let mut excess = V::constant(coefficients[last]);
     for &coefficient in coefficients[..last].iter().rev() {
-        excess = excess.times_plus::<A>(r, V::splat(coefficient));
+        excess = excess.times_plus::<A>(r, V::constant(coefficient));
     }
-    let excess = r.mul(r).times_plus::<A>(excess, r);
-    excess.add(V::splat(V::Real::ONE)).scaled(power)
+    let rest = excess.times_plus::<A>(r, one);
+    rest.times_plus::<A>(r, one).scaled(power)
 }
 
 /// `c0 + x (c1 + x (c2 + ...))`.

@@ -1,5 +1,6 @@
 //! Registers of x86 processors with AVX-512.
 
+use std::arch::asm;
 use std::arch::x86_64::{
     __m512, __m512d, __mmask8, __mmask16, _CMP_NEQ_UQ, _mm_cvtsi64_si128, _mm_loadu_si128,
     _mm_testn_epi8_mask, _mm512_add_pd, _mm512_add_ps, _mm512_alignr_epi32, _mm512_alignr_epi64,
@@ -33,6 +34,29 @@ pub fn run(task: impl Task) {
     task.run::<Avx512>();
 }
 
+/// What they are given, in a register that the compiler cannot see into: it would load a number that
+/// it knows from memory wherever it is used.
+macro_rules! opaque {
+    ($name:ident, $register:ty) => {
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn $name(mut x: $register) -> $register {
+            // SAFETY: no instruction at all.
+            unsafe {
+                asm!(
+                    "/* {0} */",
+                    inout(zmm_reg) x,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            x
+        }
+    };
+}
+
+opaque!(opaque_ps, __m512);
+opaque!(opaque_pd, __m512d);
+
 // SAFETY, for all blocks below: a register is used only in functions that enable its instructions;
 // `load` and `store` check that there are enough elements.
 
@@ -56,6 +80,11 @@ impl Register for __m512 {
     #[inline(always)]
     fn splat(x: f32) -> Self {
         unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn constant(x: f32) -> Self {
+        unsafe { opaque_ps(Self::splat(x)) }
     }
 
     #[inline(always)]
@@ -187,6 +216,11 @@ impl Register for __m512d {
     #[inline(always)]
     fn splat(x: f64) -> Self {
         unsafe { _mm512_set1_pd(x) }
+    }
+
+    #[inline(always)]
+    fn constant(x: f64) -> Self {
+        unsafe { opaque_pd(Self::splat(x)) }
     }
 
     #[inline(always)]

@@ -65,6 +65,11 @@ pub trait Register: Copy {
     fn load(from: &[Self::Real]) -> Self;
     fn store(self, to: &mut [Self::Real]);
     fn splat(x: Self::Real) -> Self;
+    /// [`Self::splat`] of what a loop needs again and again, to be kept in a register.
+    #[inline(always)]
+    fn constant(x: Self::Real) -> Self {
+        Self::splat(x)
+    }
     fn lane_0(self) -> Self::Real;
     /// Lane 0 in every lane.
     fn first(self) -> Self;
