@@ -172,18 +172,21 @@ def roll(case, mode, actions, **arguments):
 
 
 def assert_simulated_equals_rust(case, mode, num_envs, num_steps, launcher=SimulatedModule):
-    actions = torch.from_numpy(case.actions(np.random.default_rng(5), num_steps, num_envs))
-    arguments = {"max_episode_steps": max(2, num_steps // 3), **case.params}
-    expected = roll(case, mode, actions, **arguments)
+    """Parameters and limits are every environment's own."""
+    rng = np.random.default_rng(5)
+    actions = torch.from_numpy(case.actions(rng, num_steps, num_envs))
+    limits = max(2, num_steps // 3) + np.arange(num_envs) % 50
+    params = {name: value * rng.uniform(0.8, 1.0, num_envs) for name, value in case.params.items()}
+    expected = roll(case, mode, actions, max_episode_steps=limits, **params)
     with use_launcher(launcher):
-        actual = roll(case, mode, actions, **arguments)
+        actual = roll(case, mode, actions, max_episode_steps=limits, **params)
     for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
         assert_same_bytes(a.numpy(), b.numpy(), i)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_simulated_kernels_equal_rust(case, mode):
-    assert_simulated_equals_rust(case, mode, 129, 30)
+    assert_simulated_equals_rust(case, mode, 1024, 300)
 
 
 @pytest.mark.parametrize("block", [32, 256])
