@@ -144,7 +144,7 @@ def test_rust_equals_host_build(case, mode, num_envs, rng):
     env.reset(seed=7)
     env._arrays.state[:] = case.states(rng, num_envs)
     host = HostEnv(env)
-    for step in range(100):
+    for step in range(300):
         actions = case.actions(rng, num_envs)
         actual, expected = env._native.step(actions), host.step(actions)
         pairs = zip((*actual[:4], *actual[6:]), (*expected[:4], *expected[5:]), strict=True)
