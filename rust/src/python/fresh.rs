@@ -112,22 +112,20 @@ impl<'py> Block<'py> {
         inputs: &[*const u8],
     ) -> PyResult<Self> {
         let bytes = bytes_of(shape, code);
-        let placed = bytes >= PLACED_FROM;
         // Arrays whole pages apart have the same place in theirs.
-        let stride = if placed {
-            bytes.next_multiple_of(PAGE)
+        let (stride, slack) = if bytes < PLACED_FROM {
+            (bytes, 0)
         } else {
-            bytes
+            (bytes.next_multiple_of(PAGE), PAGE)
         };
-        let slack = if placed { PAGE } else { 0 };
         let elements = (count * stride + slack) / code.size() as usize;
         // SAFETY: fresh memory.
         let memory = unsafe { new_array(py, &mut [elements as npy_intp], code, ptr::null_mut())? };
         let start = data_of(&memory);
-        let skipped = if placed {
-            (place_beside(inputs) + PAGE - start as usize % PAGE) % PAGE
-        } else {
+        let skipped = if slack == 0 {
             0
+        } else {
+            (place_beside(inputs) + PAGE - start as usize % PAGE) % PAGE
         };
         Ok(Self {
             memory,
