@@ -28,18 +28,26 @@ def as_rows(
         If the shape does not fit.
     """
     array = _as_array(name, value)
-    row, size = tuple(shape), math.prod(shape)
-    given = array.shape
-    if rows is None:
-        fits = given == row or (size == 1 and array.size == 1)
-    else:
-        fits = array.ndim > 0 and (given[1:] == row or (array.ndim == 1 and given[0] % size == 0))
-        # One number per row may come as a column.
-        fits = fits or (size == 1 and array.ndim > 0 and array.size == given[0])
-        fits = fits and (rows < 0 or array.size == rows * size)
-    if not fits:
-        raise ValueError(f"{name}: expected shape {_expected(row, rows)}, got {given}")
+    row = tuple(shape)
+    if rows is not None:
+        fits_rows(name, array.shape, row, rows)
+    elif array.shape != row and not (math.prod(row) == 1 and array.size == 1):
+        raise ValueError(f"{name}: expected shape {row}, got {array.shape}")
     return np.require(_cast(name, array, dtype), requirements=["C", "A"])
+
+
+def fits_rows(name: str, given: tuple[int, ...], row: tuple[int, ...], rows: int) -> None:
+    """Raise ValueError unless ``given`` is the shape of ``rows`` rows (-1 for any number).
+
+    Rows may come flat, one after the other; one number per row may come as a column.
+    """
+    size, total = math.prod(row), math.prod(given)
+    fits = len(given) > 0 and (given[1:] == row or (len(given) == 1 and total % size == 0))
+    fits = fits or (size == 1 and len(given) > 0 and total == given[0])
+    if not fits or (rows >= 0 and total != rows * size):
+        inner = ", ".join(["B" if rows < 0 else str(rows), *map(str, row)])
+        shape = f"({inner})" if row else f"({inner},)"
+        raise ValueError(f"{name}: expected shape {shape}, got {given}")
 
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:
@@ -71,10 +79,3 @@ def _cast(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         raise ValueError(f"{name}: expected numbers that {dtype} holds, got some out of range")
     converted: NDArray[Any] = array.astype(dtype)
     return converted
-
-
-def _expected(row: tuple[int, ...], rows: int | None) -> str:
-    if rows is None:
-        return str(row)
-    inner = ", ".join(["B" if rows < 0 else str(rows), *map(str, row)])
-    return f"({inner})" if row else f"({inner},)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._checks import described
 from . import _files
@@ -38,6 +38,8 @@ def extend_with(
 class Common:
     """To be combined with a store of the compiled core."""
 
+    # What files call the class.
+    kind: ClassVar[str]
     # What the constructor was given, for JSON.
     _settings: dict[str, Any]
     # Keys of a batch that are passed on by their names.
@@ -68,15 +70,15 @@ class Common:
             If the folder does not exist or cannot be written.
         """
         store: Any = self
-        settings = {"kind": type(self).__name__, **self._settings, **self._changed_settings()}
+        settings = {"kind": self.kind, **self._settings, **self._changed_settings()}
         _files.write(path, store.contents(), settings)
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> Self:
         """Return the buffer that ``save`` wrote: its further samples are those of the original.
 
-        Nothing in the file is executed. ``options`` are arguments that a file cannot hold: the
-        ``reward_fn`` of a hindsight buffer.
+        Nothing in the file is executed. ``options`` are arguments that a file does not hold: the
+        ``device``, the ``reward_fn`` of a hindsight buffer.
 
         Raises
         ------
@@ -85,7 +87,7 @@ class Common:
         ValueError
             If the file is truncated, damaged, or that of another kind of buffer.
         """
-        contents, settings = _files.read(path, cls.__name__)
+        contents, settings = _files.read(path, cls.kind)
         try:
             made: Any = cls._remade(settings, options)
             made.restore(contents)

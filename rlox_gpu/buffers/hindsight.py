@@ -52,6 +52,8 @@ class HERBuffer(Common, _rust.ReplayStore):
     is reached. ``reward_fn`` is the caller's own and is not kept in files.
     """
 
+    kind = "HERBuffer"
+
     def __new__(
         cls,
         capacity: int,

@@ -7,6 +7,7 @@ from several threads at once: a call sees all of a transition or nothing of it.
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,22 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class ReplayBuffer(Common, _rust.ReplayStore):
+def _beyond_host(device: Any) -> Any:
+    """``device`` as a torch.device if it is one whose tensors do not lie in host memory."""
+    if device is None:
+        return None
+    import torch
+
+    from .._dispatch import runs_in_rust
+
+    try:
+        found = torch.device(device)
+    except (TypeError, RuntimeError) as error:
+        raise type(error)(f"device: expected a torch device, got {device!r} ({error})") from error
+    return None if runs_in_rust(found) else found
+
+
+class ReplayBuffer(Common, _rust.ReplayStore, metaclass=ABCMeta):
     """A ring of transitions, sampled uniformly with replacement.
 
     Parameters
@@ -49,11 +65,17 @@ class ReplayBuffer(Common, _rust.ReplayStore):
     seed : int, optional
         Determines the samples that are drawn without a seed of their own; from the operating
         system if not given.
+    device : torch.device or str, optional
+        Where the transitions are kept. On a CUDA device they are torch tensors, and so are
+        samples; the same seeds give the same samples. In host memory, the default, samples are
+        NumPy arrays.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range; the message names it.
+    RuntimeError
+        If there is no such device.
 
     Notes
     -----
@@ -61,6 +83,8 @@ class ReplayBuffer(Common, _rust.ReplayStore):
     tensors like that, are read where they are; others are converted first. A conversion that would
     lose something (fractions to integers, integers out of range) is refused.
     """
+
+    kind = "ReplayBuffer"
 
     def __new__(
         cls,
@@ -75,6 +99,7 @@ class ReplayBuffer(Common, _rust.ReplayStore):
         n_step: int = 1,
         gamma: float = 0.99,
         seed: int | None = None,
+        device: Any = None,
     ) -> Self:
         """Make an empty buffer."""
         specs = Specs(
@@ -89,12 +114,17 @@ class ReplayBuffer(Common, _rust.ReplayStore):
             gamma,
             seed,
         )
+        if (there := _beyond_host(device)) is not None:
+            from .on_device import DeviceReplayBuffer
+
+            ReplayBuffer.register(DeviceReplayBuffer)
+            return DeviceReplayBuffer(specs, there)  # type: ignore[return-value]
         made = super().__new__(cls, *specs.positional())
         made._settings = specs.settings()
         return made
 
 
-class PrioritizedReplayBuffer(Common, _rust.PrioritizedStore):
+class PrioritizedReplayBuffer(Common, _rust.PrioritizedStore, metaclass=ABCMeta):
     """A ring of transitions, sampled in proportion to ``priority ** alpha``.
 
     Proportional prioritisation with stratified draws (Schaul et al., "Prioritized experience
@@ -105,7 +135,7 @@ class PrioritizedReplayBuffer(Common, _rust.PrioritizedStore):
 
     Parameters
     ----------
-    capacity, obs_dim, act_dim, obs_dtype, act_dtype, num_envs, deduplicate, n_step, gamma, seed
+    capacity, obs_dim, act_dim, obs_dtype, act_dtype, num_envs, deduplicate, n_step, gamma, seed, device
         As for :class:`ReplayBuffer`.
     alpha : float
         How much priorities count: 0 is uniform. Applied once, when a priority is set.
@@ -124,6 +154,7 @@ class PrioritizedReplayBuffer(Common, _rust.PrioritizedStore):
     largest so far, 1 at first.
     """
 
+    kind = "PrioritizedReplayBuffer"
     _row_options = ("envs", "priorities")
 
     def __new__(
@@ -141,6 +172,7 @@ class PrioritizedReplayBuffer(Common, _rust.PrioritizedStore):
         n_step: int = 1,
         gamma: float = 0.99,
         seed: int | None = None,
+        device: Any = None,
     ) -> Self:
         """Make an empty buffer."""
         specs = Specs(
@@ -156,6 +188,13 @@ class PrioritizedReplayBuffer(Common, _rust.PrioritizedStore):
             seed,
         )
         alpha, beta = finite_number("alpha", alpha), finite_number("beta", beta)
+        if (there := _beyond_host(device)) is not None:
+            from .on_device import DevicePrioritizedReplayBuffer
+
+            PrioritizedReplayBuffer.register(DevicePrioritizedReplayBuffer)
+            return DevicePrioritizedReplayBuffer(  # type: ignore[return-value]
+                specs, there, alpha, beta
+            )
         made = super().__new__(cls, *specs.positional(alpha, beta))
         made._settings = {**specs.settings(), "alpha": alpha}
         return made

@@ -1,0 +1,362 @@
+"""A replay buffer's ring on the device: pushing and sampling, one launch each.
+
+Draws are those of the CPU, word for word. A transition is copied once: pushing reads and writes
+its bytes and 32 of the links, sampling reads and writes its bytes; a prioritised draw reads two
+lines of 64 bytes of each level of the tree, most of which stay in the caches. What changes from
+call to call is kept on the device, so that a captured graph goes on where its last replay ended.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from ._layout import as_bytes
+from ._runtime import current
+from .random import philox
+from .sum_tree import find, levels_of, total_and_least
+from .transcendental import exp_64, ln_64
+
+# Where in a buffer's counters; the ticket is zero between launches.
+PUSHED, DRAWS, TICKET = 0, 1, 2
+_PUSHED, _DRAWS, _TICKET = tl.constexpr(PUSHED), tl.constexpr(DRAWS), tl.constexpr(TICKET)
+# Where in its numbers.
+LARGEST, BETA = 0, 1
+_BETA = tl.constexpr(BETA)
+# What is wrong, to be told at the next call.
+BAD_INDEX, BAD_PRIORITY, ALL_ZERO, NO_SEQUENCE = 1, 2, 3, 4
+_ALL_ZERO = tl.constexpr(ALL_ZERO)
+
+_UNIFORM_STREAM, _PRIORITY_STREAM = tl.constexpr(5), tl.constexpr(6)
+_ROW_CHUNK = 4096  # bytes of a row that a program copies
+_TILE = 1024  # elements of the widest tile of a program
+
+
+class Ring(NamedTuple):
+    """What a buffer consists of; ``fields`` are arrays ``[capacity, ...]``, the links ``[capacity]``.
+
+    ``fields`` are the parts of observations, those of next observations, actions, rewards,
+    terminated, truncated. ``tails`` has for each environment the number, the slot and the step of
+    the transition that its next one follows, slot -1 for none.
+    """
+
+    counters: torch.Tensor
+    errors: torch.Tensor
+    fields: tuple[torch.Tensor, ...]
+    next_slot: torch.Tensor
+    step: torch.Tensor
+    tails: torch.Tensor
+
+
+@triton.jit
+def report(errors, code, at, bits):
+    """Note the first thing that is wrong; the host reads the code without waiting."""
+    if tl.load(errors) == 0:
+        tl.store(errors + 1, at)
+        tl.store(errors + 2, bits)
+        tl.debug_barrier()
+        tl.store(errors, code)
+
+
+@triton.jit
+def below(n, low, high):
+    """The high 64 bits of ``n``, at most 2**32, times the number of two words."""
+    n = n.to(tl.uint64)
+    return ((high.to(tl.uint64) * n + ((low.to(tl.uint64) * n) >> 32)) >> 32).to(tl.int64)
+
+
+@triton.jit
+def leave(counters, which: tl.constexpr, number):
+    """The last program to end sets a counter, which all have read by then."""
+    tl.debug_barrier()
+    programs = tl.num_programs(0) * tl.num_programs(1)
+    if tl.atomic_add(counters + _TICKET, 1) == programs - 1:
+        tl.store(counters + _TICKET, 0)
+        tl.store(counters + which, number)
+
+
+@triton.jit
+def _uniform_slots(row, length, seed, step):
+    w0, w1, w2, w3 = philox(seed, row // 2, step, _UNIFORM_STREAM)
+    even = row % 2 == 0
+    return below(length, tl.where(even, w0, w2), tl.where(even, w1, w3))
+
+
+@triton.jit
+def _unit_64(high, low):
+    bits = ((high >> 5).to(tl.uint64) << 26) | (low >> 6).to(tl.uint64)
+    return bits.to(tl.float64) * (1.0 / 9007199254740992.0)
+
+
+@triton.jit
+def _copy_rows(source, target, source_row, target_row, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr):
+    """Rows ``[R, 1]``; a program copies ``SPAN`` of their elements."""
+    first = tl.program_id(1) * SPAN
+    if first < WIDTH:
+        column = first + tl.arange(0, SPAN)[None, :]
+        there = inside & (column < WIDTH)
+        x = tl.load(source + source_row * WIDTH + column, mask=there)
+        tl.store(target + target_row * WIDTH + column, x, mask=there)
+
+
+@triton.jit(do_not_specialize=["count", "capacity", "seeded", "n_step"])
+def _sample_kernel(
+    counters,
+    errors,
+    sums,
+    least,
+    numbers,
+    given,
+    next_slot,
+    fields,
+    results,
+    discounts,
+    weights,
+    indices,
+    count,
+    capacity,
+    seed: "u64",  # noqa: F821
+    seeded,
+    n_step,
+    gamma: "fp64",  # noqa: F821
+    PARTS: tl.constexpr,
+    WIDTHS: tl.constexpr,
+    SPANS: tl.constexpr,
+    LEVELS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """A program draws some rows and copies a piece of them; the first pieces' write the rest."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    inside = row < count
+    length = tl.minimum(tl.load(counters + _PUSHED), capacity)
+    draws = tl.load(counters + _DRAWS)
+    # A sample with a seed of its own is no draw of the buffer's.
+    step = tl.where(seeded != 0, 0, draws + 1).to(tl.uint32)
+    if given is not None:
+        slot = tl.load(given + row, mask=inside, other=0)
+    elif sums is None:
+        slot = _uniform_slots(row, length, seed, step)
+    else:
+        total, lowest = total_and_least(sums, least, LEVELS)
+        w0, w1, _, _ = philox(seed, row, step, _PRIORITY_STREAM)
+        stratum = total / tl.full([1, 1], count, tl.int64).to(tl.float64)
+        target = (row.to(tl.float64) + _unit_64(w0, w1)) * stratum
+        slot, weight = find(sums, target, inside, capacity, LEVELS)
+        if tl.program_id(1) == 0:
+            ratio = weight / lowest
+            importance = exp_64(-tl.load(numbers + _BETA) * ln_64(ratio)).to(tl.float32)
+            tl.store(weights + row, tl.where(total > 0.0, importance, 0.0), mask=inside)
+            tl.store(indices + row, slot, mask=inside)
+            if tl.program_id(0) == 0:
+                if tl.max(total.ravel(), 0) == 0.0:
+                    report(errors, _ALL_ZERO, 0, 0)
+
+    last = slot
+    REWARDS: tl.constexpr = 2 * PARTS + 1
+    if next_slot is not None:
+        rewards = fields[REWARDS]
+        total_reward = tl.load(rewards + slot, mask=inside, other=0.0).to(tl.float64)
+        rate = tl.full(row.shape, gamma, tl.float64)
+        discount = rate
+        going = inside
+        for _ in range(1, n_step):
+            following = tl.load(next_slot + last, mask=going, other=-1).to(tl.int64)
+            going = going & (following >= 0)
+            last = tl.where(going, following, last)
+            reward = tl.load(rewards + last, mask=going, other=0.0).to(tl.float64)
+            total_reward = tl.where(going, total_reward + discount * reward, total_reward)
+            discount = tl.where(going, discount * rate, discount)
+        if tl.program_id(1) == 0:
+            tl.store(results[REWARDS] + row, total_reward.to(tl.float32), mask=inside)
+            tl.store(discounts + row, discount.to(tl.float32), mask=inside)
+
+    for f in tl.static_range(len(WIDTHS)):
+        # What comes after a transition is taken from the last one of several.
+        if f < PARTS or f == 2 * PARTS or (f == REWARDS and next_slot is None):
+            _copy_rows(fields[f], results[f], slot, row, inside, WIDTHS[f], SPANS[f])
+        elif f != REWARDS:
+            _copy_rows(fields[f], results[f], last, row, inside, WIDTHS[f], SPANS[f])
+    leave(counters, _DRAWS, tl.where(seeded != 0, draws, draws + 1))
+
+
+@triton.jit
+def _latest(a, b):
+    return tl.maximum(a, b)
+
+
+@triton.jit
+def _link(
+    next_slot, step_at, tails, terminated, truncated, pushed, count, capacity, num_envs,
+    STEPS: tl.constexpr, ENVS: tl.constexpr,
+):
+    """Note which transition follows which; a program walks its environments through the rows."""
+    env = tl.program_id(0).to(tl.int64) * ENVS + tl.arange(0, ENVS)[None, :]
+    there = env < num_envs
+    number = tl.load(tails + 3 * env, mask=there, other=0)
+    slot = tl.load(tails + 3 * env + 1, mask=there, other=-1)
+    step = tl.load(tails + 3 * env + 2, mask=there, other=0)
+    # One that these rows overwrite is not linked to them.
+    linked = there & (slot >= 0) & (number >= pushed + count - capacity)
+    tl.store(next_slot + slot, ((pushed + env) % capacity).to(tl.int32), mask=linked)
+    # The place, in rows of the environment, at which its running episode began.
+    begun = tl.where(slot >= 0, -1 - step, 0)
+    ended = tl.zeros([1, ENVS], tl.int64)
+    steps = count // num_envs
+    start = tl.full([], 0, tl.int64)
+    while start < steps:
+        place = start + tl.arange(0, STEPS)[:, None]
+        inside = there & (place < steps)
+        row = place * num_envs + env
+        before = inside & (place > 0)
+        cut = tl.load(terminated + row - num_envs, mask=before, other=0)
+        cut = cut | tl.load(truncated + row - num_envs, mask=before, other=0)
+        begins = tl.where(cut != 0, place, begun)
+        begins = tl.associative_scan(begins, 0, _latest)
+        here = (pushed + row) % capacity
+        ends = tl.load(terminated + row, mask=inside, other=0)
+        ends = ends | tl.load(truncated + row, mask=inside, other=0)
+        follows = (ends == 0) & (place + 1 < steps)
+        following = tl.where(follows, (here + num_envs) % capacity, -1)
+        tl.store(next_slot + here, following.to(tl.int32), mask=inside)
+        tl.store(step_at + here, (place - begins).to(tl.int32), mask=inside)
+        begun = tl.max(begins, 0, keep_dims=True)
+        ended = tl.max(tl.where(place == steps - 1, ends.to(tl.int64), 0), 0, keep_dims=True)
+        start += STEPS
+    final = (steps - 1) * num_envs + env
+    # Lanes that hold the same environment have read its tail before one of them writes it.
+    tl.debug_barrier()
+    tl.store(tails + 3 * env, pushed + final, mask=there)
+    tl.store(tails + 3 * env + 1, tl.where(ended != 0, -1, (pushed + final) % capacity), mask=there)
+    tl.store(tails + 3 * env + 2, steps - 1 - begun, mask=there)
+
+
+@triton.jit(do_not_specialize=["count", "capacity", "num_envs"])
+def _push_kernel(
+    counters,
+    next_slot,
+    step_at,
+    tails,
+    rows,
+    fields,
+    count,
+    capacity,
+    num_envs,
+    WIDTHS: tl.constexpr,
+    SPANS: tl.constexpr,
+    ROWS: tl.constexpr,
+    STEPS: tl.constexpr,
+    ENVS: tl.constexpr,
+):
+    """A program copies a piece of some rows; the first ones walk environments as well."""
+    pushed = tl.load(counters + _PUSHED)
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    inside = row < count
+    slot = (pushed + row) % capacity
+    for f in tl.static_range(len(WIDTHS)):
+        _copy_rows(rows[f], fields[f], row, slot, inside, WIDTHS[f], SPANS[f])
+    if next_slot is not None:
+        if (tl.program_id(1) == 0) & (tl.program_id(0) * ENVS < num_envs):
+            FLAGS: tl.constexpr = len(WIDTHS) - 2
+            _link(
+                next_slot, step_at, tails, rows[FLAGS], rows[FLAGS + 1],
+                pushed, count, capacity, num_envs, STEPS, ENVS,
+            )
+    leave(counters, _PUSHED, pushed + count)
+
+
+class _Tiles(NamedTuple):
+    widths: tuple[int, ...]
+    spans: tuple[int, ...]
+    rows: int
+    pieces: int
+
+
+def _tiles(fields: Sequence[torch.Tensor]) -> _Tiles:
+    """How programs share the rows of ``fields [capacity, ...]``."""
+    widths = tuple(x[0].numel() for x in fields)
+    spans = tuple(
+        min(triton.next_power_of_2(width), _ROW_CHUNK // x.element_size())
+        for width, x in zip(widths, fields, strict=True)
+    )
+    pieces = max(-(-width // span) for width, span in zip(widths, spans, strict=True))
+    return _Tiles(widths, spans, max(1, min(16, _TILE // max(spans))), pieces)
+
+
+def launch_push(ring: Ring, rows: Sequence[torch.Tensor], num_envs: int, *, link: bool) -> None:
+    """Append contiguous ``rows [B, ...]``, at most as many as there are slots.
+
+    Row ``i`` is of environment ``i % num_envs``; with ``link=False`` the links are the caller's.
+    """
+    count, capacity = rows[0].shape[0], ring.fields[0].shape[0]
+    tiles = _tiles(ring.fields)
+    envs = min(128, triton.next_power_of_2(num_envs))
+    with current(ring.counters.device):
+        _push_kernel[(triton.cdiv(count, tiles.rows), tiles.pieces)](
+            ring.counters,
+            ring.next_slot if link else None,
+            ring.step,
+            ring.tails,
+            tuple(map(as_bytes, rows)),
+            tuple(map(as_bytes, ring.fields)),
+            count,
+            capacity,
+            num_envs,
+            WIDTHS=tiles.widths,
+            SPANS=tiles.spans,
+            ROWS=tiles.rows,
+            STEPS=min(128 // envs * 4, triton.next_power_of_2(-(-count // num_envs))),
+            ENVS=envs,
+            num_warps=4,
+        )
+
+
+def launch_sample(
+    ring: Ring,
+    tree: tuple[torch.Tensor, ...] | None,
+    slots: torch.Tensor | None,
+    results: Sequence[torch.Tensor],
+    extra: tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None],
+    seed: int,
+    seeded: bool,
+    n_step: int,
+    gamma: float,
+) -> None:
+    """Fill ``results [B, ...]``: one for each field, then discounts, weights and indices.
+
+    The slots are drawn by the priorities of ``tree`` (sums, least, numbers), or are given, or are
+    drawn uniformly.
+    """
+    count, capacity = results[0].shape[0], ring.fields[0].shape[0]
+    tiles = _tiles(ring.fields)
+    sums, least, numbers = (None, None, None) if tree is None else tree
+    discounts, weights, indices = extra
+    with current(ring.counters.device):
+        _sample_kernel[(triton.cdiv(count, tiles.rows), tiles.pieces)](
+            ring.counters,
+            ring.errors,
+            sums,
+            least,
+            numbers,
+            slots,
+            None if discounts is None else ring.next_slot,
+            tuple(map(as_bytes, ring.fields)),
+            tuple(map(as_bytes, results)),
+            discounts,
+            weights,
+            indices,
+            count,
+            capacity,
+            seed,
+            int(seeded),
+            n_step,
+            gamma,
+            PARTS=(len(ring.fields) - 4) // 2,
+            WIDTHS=tiles.widths,
+            SPANS=tiles.spans,
+            LEVELS=levels_of(capacity),
+            ROWS=tiles.rows,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )

@@ -1,0 +1,230 @@
+"""Priorities of a replay buffer on the device: any number of them set by one launch.
+
+One program does it, level by level with barriers in between: an update reads and writes a weight
+and the lines above it, 72 bytes a level, and updates of a few thousand are the usual ones. Of
+several priorities for one index the last one stays, as on the CPU: before any weight is written,
+each index notes the last place that names it.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from ._runtime import current
+from .replay import BAD_INDEX, BAD_PRIORITY, LARGEST, PUSHED, Ring, report
+from .sum_tree import base_of, levels_of, nodes_at, recompute
+from .transcendental import exp_64, ln_64
+
+_PUSHED, _LARGEST = tl.constexpr(PUSHED), tl.constexpr(LARGEST)
+_BAD_INDEX, _BAD_PRIORITY = tl.constexpr(BAD_INDEX), tl.constexpr(BAD_PRIORITY)
+# The largest weight: 2**32 of them have a finite sum.
+_MOST = tl.constexpr(1e290)
+_BLOCK = 256
+
+
+@triton.jit
+def _weight_of(priority, alpha):
+    power = tl.full(priority.shape, alpha, tl.float64)
+    raised = exp_64(power * ln_64(priority))
+    return tl.where(power == 0.0, 1.0, tl.where(power == 1.0, priority, raised))
+
+
+@triton.jit
+def _first_bad(indices, priorities, count, length, alpha, BLOCK: tl.constexpr):
+    """The first place with an index or a priority that is none, ``count`` if there is none; and
+    the largest weight."""
+    lane = tl.arange(0, BLOCK)[:, None]
+    wrong = tl.full([BLOCK, 1], 0, tl.int64) + count
+    most = tl.zeros([BLOCK, 1], tl.float64)
+    start = tl.full([], 0, tl.int64)
+    while start < count:
+        place = start + lane
+        inside = place < count
+        priority = tl.load(priorities + place, mask=inside, other=1.0).to(tl.float64)
+        weight = _weight_of(priority, alpha)
+        good = (priority >= 0.0) & (priority < float("inf")) & (weight <= _MOST)
+        if indices is not None:
+            index = tl.load(indices + place, mask=inside, other=0)
+            good = good & (index >= 0) & (index < length)
+        wrong = tl.minimum(wrong, tl.where(inside & (good == 0), place, count))
+        most = tl.maximum(most, tl.where(inside & good, weight, 0.0))
+        start += BLOCK
+    return tl.min(wrong.ravel(), 0), tl.max(most.ravel(), 0)
+
+
+@triton.jit
+def _report_bad(errors, indices, priorities, at, length):
+    if indices is not None:
+        index = tl.load(indices + at)
+        if (index < 0) | (index >= length):
+            report(errors, _BAD_INDEX, at, index)
+    priority = tl.load(priorities + at).to(tl.float64)
+    report(errors, _BAD_PRIORITY, at, priority.to(tl.int64, bitcast=True))
+
+
+@triton.jit
+def _elect(owners, indices, count, BLOCK: tl.constexpr):
+    """Note for each index the last place that names it."""
+    start = tl.full([], 0, tl.int64)
+    while start < count:
+        place = start + tl.arange(0, BLOCK)[:, None]
+        inside = place < count
+        index = tl.load(indices + place, mask=inside, other=0)
+        tl.atomic_max(owners + index, place.to(tl.int32), mask=inside, sem="relaxed")
+        start += BLOCK
+    tl.debug_barrier()
+
+
+@triton.jit
+def _forget(owners, indices, count, BLOCK: tl.constexpr):
+    tl.debug_barrier()
+    start = tl.full([], 0, tl.int64)
+    while start < count:
+        place = start + tl.arange(0, BLOCK)[:, None]
+        inside = place < count
+        index = tl.load(indices + place, mask=inside, other=0)
+        tl.store(owners + index, tl.full(place.shape, -1, tl.int32), mask=inside)
+        start += BLOCK
+
+
+@triton.jit
+def _write_weights(
+    weights, owners, indices, priorities, count, first, capacity, alpha, otherwise,
+    GIVEN: tl.constexpr, BLOCK: tl.constexpr,
+):
+    start = tl.full([], 0, tl.int64)
+    while start < count:
+        place = start + tl.arange(0, BLOCK)[:, None]
+        inside = place < count
+        weight = tl.zeros(place.shape, tl.float64) + otherwise
+        if GIVEN:
+            priority = tl.load(priorities + place, mask=inside, other=1.0).to(tl.float64)
+            weight = _weight_of(priority, alpha)
+        if indices is not None:
+            index = tl.load(indices + place, mask=inside, other=0)
+            owner = tl.load(owners + index, mask=inside, other=-1)
+            inside = inside & (owner == place)
+        else:
+            index = (first + place) % capacity
+        tl.store(weights + index, weight, mask=inside)
+        start += BLOCK
+
+
+@triton.jit
+def _sum_up(sums, least, indices, count, first, capacity, LEVELS: tl.constexpr, BLOCK: tl.constexpr):
+    """Recompute what stands above changed weights, or everything where that is not more."""
+    for level in tl.static_range(1, LEVELS):
+        tl.debug_barrier()
+        nodes = nodes_at(capacity, level - 1)
+        span = tl.full([], 8**level, tl.int64)
+        if indices is None:
+            # A weight of each node that the ring's rows touch: steps of a node's width, and the
+            # last weights of the rows and of the ring, whose nodes may be cut short.
+            steps = (count + (span - 1)) // span + 1
+            touched = steps + 1
+        else:
+            touched = count
+        every = (touched >= nodes) | (count == 0)
+        touched = tl.where(every, nodes, touched)
+        start = tl.full([], 0, tl.int64)
+        while start < touched:
+            place = start + tl.arange(0, BLOCK)[:, None]
+            inside = place < touched
+            if indices is None:
+                near = tl.minimum(place * span, count - 1)
+                near = tl.where(place < steps, near, tl.minimum(capacity - 1 - first, count - 1))
+                index = (first + near) % capacity
+            else:
+                index = tl.load(indices + place, mask=inside & (place < count), other=0)
+            node = tl.where(every, place, index // span)
+            recompute(sums, least, node, inside, capacity, level, LEVELS)
+            start += BLOCK
+
+
+@triton.jit(do_not_specialize=["count", "capacity"])
+def _update_kernel(
+    counters,
+    errors,
+    sums,
+    least,
+    numbers,
+    owners,
+    indices,
+    priorities,
+    count,
+    capacity,
+    alpha: "fp64",  # noqa: F821
+    LEVELS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program; without indices the newest ``count`` transitions are meant."""
+    count = tl.full([], 0, tl.int64) + count
+    pushed = tl.load(counters + _PUSHED)
+    length = tl.minimum(pushed, capacity)
+    first = (pushed - count) % capacity
+    largest = tl.load(numbers + _LARGEST)
+    weights = sums + base_of(capacity, 0, LEVELS)
+    if priorities is None:
+        _write_weights(
+            weights, owners, indices, priorities, count, first, capacity, alpha, largest,
+            False, BLOCK,
+        )
+        _sum_up(sums, least, indices, count, first, capacity, LEVELS, BLOCK)
+    else:
+        bad, most = _first_bad(indices, priorities, count, length, alpha, BLOCK)
+        if bad < count:
+            _report_bad(errors, indices, priorities, bad, length)
+            if indices is None:
+                # The transitions are there: they count as if they had come without priorities.
+                _write_weights(
+                    weights, owners, indices, priorities, count, first, capacity, alpha, largest,
+                    False, BLOCK,
+                )
+                _sum_up(sums, least, indices, count, first, capacity, LEVELS, BLOCK)
+        else:
+            if indices is not None:
+                _elect(owners, indices, count, BLOCK)
+            _write_weights(
+                weights, owners, indices, priorities, count, first, capacity, alpha, largest,
+                True, BLOCK,
+            )
+            if indices is not None:
+                _forget(owners, indices, count, BLOCK)
+            _sum_up(sums, least, indices, count, first, capacity, LEVELS, BLOCK)
+            tl.debug_barrier()
+            tl.store(numbers + _LARGEST, tl.maximum(largest, most))
+
+
+def launch_update(
+    ring: Ring,
+    tree: tuple[torch.Tensor, ...],
+    owners: torch.Tensor,
+    indices: torch.Tensor | None,
+    priorities: torch.Tensor | None,
+    count: int,
+    alpha: float,
+) -> None:
+    """Set the priorities of ``indices``, or of the newest ``count`` transitions.
+
+    Without priorities these get the largest weight so far. A count of 0 sums up all weights.
+    """
+    capacity = ring.fields[0].shape[0]
+    sums, least, numbers = tree
+    with current(ring.counters.device):
+        _update_kernel[(1,)](
+            ring.counters,
+            ring.errors,
+            sums,
+            least,
+            numbers,
+            owners,
+            indices,
+            priorities,
+            count,
+            capacity,
+            alpha,
+            LEVELS=levels_of(capacity),
+            BLOCK=_BLOCK,
+            num_warps=8,
+            enable_fp_fusion=False,
+        )

@@ -1,0 +1,118 @@
+"""The launches of buffers on a device, as torch ops: what listens to torch sees them too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .. import _dispatch
+from .._checks import SEEDS
+from ..ops.random import signed
+
+Tensors = list[torch.Tensor]
+# Counters, errors, next slots, steps, tails; fields.
+State = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+_STATE = (
+    "Tensor(a!) counters, Tensor(b!) errors, Tensor(c!) next_slot, Tensor(d!) step, "
+    "Tensor(e!) tails, Tensor(f!)[] fields"
+)
+
+
+def push(state: State, fields: Tensors, rows: Tensors, num_envs: int, link: bool) -> None:
+    """Append contiguous ``rows [B, ...]``, at most as many as there are slots."""
+    launch = _push if _dispatch.is_plain_call(*rows) else _push_op
+    launch(*state, fields, rows, num_envs, link)
+
+
+def sample(
+    state: State,
+    fields: Tensors,
+    tree: Tensors | None,
+    slots: torch.Tensor | None,
+    results: Tensors,
+    extra: tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None],
+    seed: int | None,
+    n_step: int,
+    gamma: float,
+    *,
+    own_seed: int,
+) -> None:
+    """Fill ``results``, one for each field, and discounts, weights and indices."""
+    launch = _sample if _dispatch.is_plain_call(*results) else _sample_op
+    number, seeded = (own_seed, False) if seed is None else (seed, True)
+    launch(
+        *state, fields, tree, slots, results, *extra, signed(number), seeded, n_step, gamma
+    )
+
+
+def update(
+    state: State,
+    fields: Tensors,
+    tree: Tensors,
+    owners: torch.Tensor,
+    indices: torch.Tensor | None,
+    priorities: torch.Tensor | None,
+    count: int,
+    alpha: float,
+) -> None:
+    """Set the priorities of ``indices``, or of the newest ``count`` transitions."""
+    plain = _dispatch.is_plain_call(indices, priorities, owners)
+    launch = _update if plain else _update_op
+    launch(*state, fields, tree, owners, indices, priorities, count, alpha)
+
+
+def _ring(counters: Any, errors: Any, next_slot: Any, step: Any, tails: Any, fields: Any) -> Any:
+    from ..kernels.replay import Ring
+
+    return Ring(counters, errors, tuple(fields), next_slot, step, tails)
+
+
+def _push(*arguments: Any) -> None:
+    from ..kernels.replay import launch_push
+
+    *state, rows, num_envs, link = arguments
+    launch_push(_ring(*state), rows, num_envs, link=link)
+
+
+def _sample(*arguments: Any) -> None:
+    from ..kernels.replay import launch_sample
+
+    *state, tree, slots, results, discounts, weights, indices, seed, seeded, n_step, gamma = (
+        arguments
+    )
+    extra = (discounts, weights, indices)
+    draw = (seed % SEEDS, seeded)
+    launch_sample(_ring(*state), tree, slots, results, extra, *draw, n_step, gamma)
+
+
+def _update(*arguments: Any) -> None:
+    from ..kernels.replay_priorities import launch_update
+
+    *state, tree, owners, indices, priorities, count, alpha = arguments
+    launch_update(_ring(*state), tree, owners, indices, priorities, count, alpha)
+
+
+def _no_result(*_: Any) -> None:
+    return None
+
+
+def _register(schema: str, body: Any) -> Any:
+    return _dispatch.register(schema, cpu=body, cuda=body, fake=_no_result)
+
+
+_push_op = _register(
+    f"replay_push_({_STATE}, Tensor[] rows, int num_envs, bool link) -> ()", _push
+)
+_sample_op = _register(
+    f"replay_sample_({_STATE}, Tensor[]? tree, Tensor? slots, Tensor(g!)[] results, "
+    "Tensor(h!)? discounts, Tensor(i!)? weights, Tensor(j!)? indices, int seed, bool seeded, "
+    "int n_step, float gamma) -> ()",
+    _sample,
+)
+_update_op = _register(
+    f"replay_update_({_STATE}, Tensor(g!)[] tree, Tensor(h!) owners, Tensor? indices, "
+    "Tensor? priorities, int count, float alpha) -> ()",
+    _update,
+)
