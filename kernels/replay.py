@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ._launch import REGISTERS
 from ._layout import as_bytes
 from ._runtime import current
 from .random import philox
@@ -145,7 +146,7 @@ def _sample_kernel(
         target = (row.to(tl.float64) + _unit_64(w0, w1)) * stratum
         slot, weight = find(sums, target, inside, capacity, LEVELS)
         if tl.program_id(1) == 0:
-            ratio = weight / lowest
+            ratio = tl.where(inside & (weight > 0.0), weight / lowest, 1.0)
             importance = exp_64(-tl.load(numbers + _BETA) * ln_64(ratio)).to(tl.float32)
             tl.store(weights + row, tl.where(total > 0.0, importance, 0.0), mask=inside)
             tl.store(indices + row, slot, mask=inside)
@@ -309,6 +310,7 @@ def launch_push(ring: Ring, rows: Sequence[torch.Tensor], num_envs: int, *, link
             STEPS=min(128 // envs * 4, triton.next_power_of_2(-(-count // num_envs))),
             ENVS=envs,
             num_warps=4,
+            enable_fp_fusion=False,
         )
 
 
@@ -358,5 +360,6 @@ def launch_sample(
             LEVELS=levels_of(capacity),
             ROWS=tiles.rows,
             num_warps=4,
+            maxnreg=REGISTERS,
             enable_fp_fusion=False,
         )

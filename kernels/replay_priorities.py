@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ._launch import REGISTERS
 from ._runtime import current
 from .replay import BAD_INDEX, BAD_PRIORITY, LARGEST, PUSHED, Ring, report
 from .sum_tree import base_of, levels_of, nodes_at, recompute
@@ -24,9 +25,12 @@ _BLOCK = 256
 
 @triton.jit
 def _weight_of(priority, alpha):
+    """``priority ** alpha``; anything for what is no priority."""
     power = tl.full(priority.shape, alpha, tl.float64)
-    raised = exp_64(power * ln_64(priority))
-    return tl.where(power == 0.0, 1.0, tl.where(power == 1.0, priority, raised))
+    common = (priority > 0.0) & (priority < float("inf"))
+    raised = exp_64(power * ln_64(tl.where(common, priority, 1.0)))
+    raised = tl.where((power == 1.0) | (common == 0), priority, raised)
+    return tl.where(power == 0.0, 1.0, raised)
 
 
 @triton.jit
@@ -226,5 +230,6 @@ def launch_update(
             LEVELS=levels_of(capacity),
             BLOCK=_BLOCK,
             num_warps=8,
+            maxnreg=REGISTERS,
             enable_fp_fusion=False,
         )

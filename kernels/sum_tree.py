@@ -44,17 +44,20 @@ def base_of(capacity, LEVEL: tl.constexpr, LEVELS: tl.constexpr):
 
 
 @triton.jit
+def _pair(line, inside, outside, FIRST: tl.constexpr):
+    """Two neighbours of lines ``[R, 1]``, which one access of a lane takes."""
+    place = FIRST + tl.arange(0, 2)[None, :]
+    pair = tl.load(line + place, mask=inside, other=outside)
+    return tl.split(tl.reshape(pair, [pair.shape[0], 1, 2]))
+
+
+@triton.jit
 def children(line, inside, outside):
     """The eight numbers of lines ``[R, 1]``, in order, as a tuple of blocks ``[R, 1]``."""
-    place = tl.arange(0, _FAN_OUT)[None, :]
-    x = tl.load(line + place, mask=inside, other=outside)
-    even, odd = tl.split(tl.reshape(x, [x.shape[0], 1, 4, 2]))
-    x04_2, x26_4 = tl.split(tl.reshape(even, [x.shape[0], 1, 2, 2]))
-    x15_3, x37_5 = tl.split(tl.reshape(odd, [x.shape[0], 1, 2, 2]))
-    x0, x4 = tl.split(x04_2)
-    x2, x6 = tl.split(x26_4)
-    x1, x5 = tl.split(x15_3)
-    x3, x7 = tl.split(x37_5)
+    x0, x1 = _pair(line, inside, outside, 0)
+    x2, x3 = _pair(line, inside, outside, 2)
+    x4, x5 = _pair(line, inside, outside, 4)
+    x6, x7 = _pair(line, inside, outside, 6)
     return x0, x1, x2, x3, x4, x5, x6, x7
 
 

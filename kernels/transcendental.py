@@ -90,7 +90,7 @@ def _two_to_64(n):
 def ln_64(x):
     """The natural logarithm of float64 numbers, negative infinity at zero and NaN below."""
     subnormal = x < _LEAST_NORMAL_64
-    normal = tl.where(subnormal, x * 4503599627370496.0, x)
+    normal = x * tl.where(subnormal, 4503599627370496.0, 1.0).to(tl.float64)
     offset = normal.to(tl.int64, bitcast=True) - _ROOT_HALF_64
     power = ((offset >> 52) - tl.where(subnormal, 52, 0)).to(tl.float64)
     m = ((offset & _MANTISSA_64) + _ROOT_HALF_64).to(tl.float64, bitcast=True)

@@ -14,6 +14,7 @@ import logprobs_kernel_cases
 import policy_losses_kernel_cases
 import preferences_kernel_cases
 import pytest
+import replay_kernel_cases
 import sampling_kernel_cases
 import statistics_kernel_cases
 
@@ -29,6 +30,7 @@ for _cases in (
     logprobs_kernel_cases,
     policy_losses_kernel_cases,
     preferences_kernel_cases,
+    replay_kernel_cases,
     sampling_kernel_cases,
     statistics_kernel_cases,
 ):

@@ -23,6 +23,7 @@ from simulation import simulated
 
 import rlox_gpu
 import rlox_gpu.ops._sampling_torch  # defines the backward op
+from rlox_gpu import _dispatch
 from rlox_gpu.ops import _logprobs_torch as logprobs
 from rlox_gpu.ops.random import permutation, uniform
 from rlox_gpu.ops.sampling import sample_categorical
@@ -313,6 +314,30 @@ def _preferences_cases():
         yield name, partial(_preferences_torch._backward_triton, grad, slopes, dtype)
 
 
+def _replay_cases():
+    """Narrow rows and images, every way to draw, priorities of an update and of a push."""
+    sizes = {"numbers": (100_000, (17,), "float32"), "images": (300, (84, 84, 4), "uint8")}
+    for (what, (capacity, size, dtype)), n_step in product(sizes.items(), (1, 3)):
+        options = {"obs_dtype": dtype, "n_step": n_step, "device": "cpu"}
+        with _dispatch.force_triton():
+            buffer = rlox_gpu.PrioritizedReplayBuffer(capacity, size, 6, **options)
+            uniform = rlox_gpu.ReplayBuffer(capacity, size, 6, num_envs=3, **options)
+        for name, made in (("uniform", uniform), ("prioritized", buffer)):
+            made._pushed = 1  # nothing is executed
+            yield f"replay-sample-{name}-{what}-{n_step}", partial(made.sample, 32)
+        obs, flags = torch.zeros(33, *size, dtype=getattr(torch, dtype)), torch.zeros(33) != 0
+        rows = (obs, None, torch.zeros(33, 6), torch.zeros(33), flags, flags)
+        yield f"replay-push-{what}", partial(uniform.push_batch, *rows)
+    yield "replay-sequences", partial(uniform.sample_sequences, 32, 5)
+    places = torch.zeros(300).long()
+    for dtype in (torch.float32, torch.float64):
+        priorities = torch.ones(300, dtype=dtype)
+        name = f"replay-priorities-{str(dtype)[6:]}"
+        yield name, partial(buffer.update_priorities, places, priorities)
+        yield f"{name}-newest", partial(buffer._weigh, 300, priorities)
+    yield "replay-priorities-newest", partial(buffer._weigh, 300, None)
+
+
 _CASES = (
     _gae_cases,
     _group_cases,
@@ -326,6 +351,7 @@ _CASES = (
     _full_kl_cases,
     _policy_loss_cases,
     _preferences_cases,
+    _replay_cases,
 )
 
 

@@ -47,6 +47,21 @@ def sample(
     )
 
 
+def draw_sequences(
+    state: State,
+    fields: Tensors,
+    slots: torch.Tensor,
+    stride: int,
+    seed: int | None,
+    *,
+    own_seed: int,
+) -> None:
+    """Write the slots of uniformly drawn sequences to int64 ``slots [B, L]``."""
+    launch = _sequences if _dispatch.is_plain_call(slots) else _sequences_op
+    number, seeded = (own_seed, False) if seed is None else (seed, True)
+    launch(*state, fields, slots, stride, signed(number), seeded)
+
+
 def update(
     state: State,
     fields: Tensors,
@@ -87,6 +102,13 @@ def _sample(*arguments: Any) -> None:
     launch_sample(_ring(*state), tree, slots, results, extra, *draw, n_step, gamma)
 
 
+def _sequences(*arguments: Any) -> None:
+    from ..kernels.replay_sequences import launch_sequences
+
+    *state, slots, stride, seed, seeded = arguments
+    launch_sequences(_ring(*state), slots, stride, seed % SEEDS, seeded)
+
+
 def _update(*arguments: Any) -> None:
     from ..kernels.replay_priorities import launch_update
 
@@ -115,4 +137,8 @@ _update_op = _register(
     f"replay_update_({_STATE}, Tensor(g!)[] tree, Tensor(h!) owners, Tensor? indices, "
     "Tensor? priorities, int count, float alpha) -> ()",
     _update,
+)
+_sequences_op = _register(
+    f"replay_sequences_({_STATE}, Tensor(g!) slots, int stride, int seed, bool seeded) -> ()",
+    _sequences,
 )

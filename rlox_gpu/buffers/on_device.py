@@ -274,7 +274,8 @@ class DeviceReplayBuffer(Common):
         seed = None if seed is None else integer("seed", seed, SEEDS)
         with self._lock:
             self._check_not_empty()
-            result, tensors, extra = self._results((count,), out, several=self._n_step > 1)
+            more = {"discounts": torch.float32} if self._n_step > 1 else {}
+            result, tensors, extra = self._results((count,), out, more | self._more)
             _launches.sample(
                 self._state,
                 self._fields,
@@ -289,14 +290,56 @@ class DeviceReplayBuffer(Common):
             )
         return result
 
+    def sample_sequences(
+        self,
+        batch_size: int,
+        length: int,
+        *,
+        stride: int = 1,
+        burn_in: int = 0,
+        seed: int | None = None,
+        out: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Draw sequences, see :meth:`rlox_gpu.ReplayBuffer.sample_sequences`.
+
+        Four launches. That there is no such sequence, a later call or :meth:`check` tells.
+        """
+        count = positive("batch_size", batch_size, _SLOTS)
+        length = positive("length", length, _SLOTS) + integer("burn_in", burn_in, _SLOTS)
+        stride = positive("stride", stride, WORDS)
+        seed = None if seed is None else integer("seed", seed, SEEDS)
+        with self._lock:
+            self._check_not_empty()
+            result, tensors, extra = self._results((count, length), out, {})
+            slots = torch.empty((count, length), dtype=torch.int64, device=self.device)
+            _launches.draw_sequences(
+                self._state, self._fields, slots, stride, seed, own_seed=self._seed
+            )
+            _launches.sample(
+                self._state,
+                self._fields,
+                None,
+                slots.flatten(),
+                [x.flatten(0, 1) for x in tensors],
+                extra,
+                seed,
+                1,
+                self._gamma,
+                own_seed=self._seed,
+            )
+        return result
+
     def _tree(self) -> list[torch.Tensor] | None:
         return None
 
-    # Entries of a sample beside the fields: names and dtypes.
+    # Entries of a sample beside the fields.
     _more: ClassVar[dict[str, torch.dtype]] = {}
 
     def _results(
-        self, leading: tuple[int, ...], out: dict[str, Any] | None, *, several: bool
+        self,
+        leading: tuple[int, ...],
+        out: dict[str, Any] | None,
+        more: dict[str, torch.dtype],
     ) -> tuple[dict[str, Any], list[torch.Tensor], Any]:
         """A sample's dict, its tensors in the order of the fields, and discounts, weights, indices."""
         found: list[torch.Tensor] = []
@@ -306,8 +349,6 @@ class DeviceReplayBuffer(Common):
                 found.append(torch.empty(size, dtype=dtype, device=self.device))
             else:
                 found.append(self._given(out, name, self._key_of(at), dtype, size))
-        more = {"discounts": torch.float32} if several else {}
-        more |= self._more
         extra: dict[str, torch.Tensor] = {}
         for name, dtype in more.items():
             if out is None:

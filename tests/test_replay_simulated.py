@@ -1,0 +1,122 @@
+"""The replay buffers' kernels as compiled: PTX executed, accesses and races checked, counted."""
+
+import numpy as np
+import pytest
+import replay_kernel_cases as cases
+from replay_twins import Twins, make_rows, to
+from simulation import simulated
+
+import rlox_gpu
+
+
+@pytest.mark.parametrize("arch", [80, 90, 100, 120])
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_draws_and_contents_are_those_of_the_cpu(prioritized, n_step, arch):
+    with simulated(arch=arch):
+        cases.check_replay_is_that_of_the_cpu("cpu", prioritized, n_step)
+
+
+@pytest.mark.parametrize("arch", [80, 90, 100, 120])
+@pytest.mark.parametrize("capacity", [1, 8, 65, 513])
+def test_updates_with_duplicate_indices_do_not_race(capacity, arch):
+    with simulated(arch=arch):
+        cases.check_replay_priorities_of_any_capacity("cpu", capacity)
+
+
+@pytest.mark.parametrize("arch", [80, 90, 100, 120])
+def test_sequences_are_those_of_the_cpu(arch):
+    with simulated(arch=arch):
+        cases.check_replay_sequences_are_those_of_the_cpu("cpu", None)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int64", "float16", "float64"])
+def test_observations_of_any_dtype(dtype):
+    with simulated():
+        cases.check_replay_observations_of_any_dtype("cpu", (5,), dtype)
+
+
+def test_bad_priorities_change_nothing():
+    with simulated():
+        cases.check_replay_bad_priorities("cpu", np.nan)
+        cases.check_replay_all_priorities_zero("cpu")
+
+
+def test_many_environments_and_many_updates():
+    """More environments than a program walks, more indices than it holds at once."""
+    rng = np.random.default_rng(0)
+    with simulated():
+        twins = Twins("cpu", 5000, 3, 1, prioritized=True, num_envs=300, n_step=3)
+        for count in (300, 600, 4500):
+            twins.extend(make_rows(rng, count, 3, 1))
+            twins.check()
+        twins.update(rng.integers(0, 5000, 2000), rng.random(2000))
+        twins.sample(300)
+
+
+def test_a_long_batch_of_one_environment():
+    rng = np.random.default_rng(1)
+    with simulated():
+        twins = Twins("cpu", 3000, 1, 1, n_step=2)
+        for count in (1, 1300, 3000):
+            twins.extend(make_rows(rng, count, 1, 1, ends=0.01))
+            twins.check()
+
+
+def test_one_launch_each():
+    rng = np.random.default_rng(2)
+    buffer_options = {"num_envs": 4, "n_step": 3, "device": "cpu"}
+    with simulated() as simulation:
+        buffer = rlox_gpu.ReplayBuffer(64, 17, 6, **buffer_options)
+        buffer.extend(to(make_rows(rng, 64), "cpu"))
+        buffer.sample(32)
+        assert [launch.kernel for launch in simulation.launches] == [
+            "_push_kernel",
+            "_sample_kernel",
+        ]
+        buffer = rlox_gpu.PrioritizedReplayBuffer(64, 17, 6, **buffer_options)
+        buffer.extend(to(make_rows(rng, 64), "cpu"))
+        sample = buffer.sample(32)
+        buffer.update_priorities(sample["indices"], sample["weights"])
+        assert [launch.kernel for launch in simulation.launches[2:]] == [
+            "_push_kernel",
+            "_update_kernel",
+            "_sample_kernel",
+            "_update_kernel",
+        ]
+
+
+def test_images_are_moved_once():
+    rows = make_rows(np.random.default_rng(3), 48, (28, 28, 4), 6, "uint8")
+    moved = 48 * (2 * 28 * 28 * 4 + 6 * 4 + 4 + 2)
+    with simulated() as simulation:
+        buffer = rlox_gpu.ReplayBuffer(48, (28, 28, 4), 6, obs_dtype="uint8", device="cpu")
+        buffer.extend(to(rows, "cpu"))
+        buffer.sample(48)
+    push, sample = simulation.launches
+    for launch in (push, sample):
+        assert 32 * launch.global_load_sectors <= 1.05 * moved
+        assert 32 * launch.global_store_sectors <= 1.05 * moved
+        assert launch.global_load_coalescing > 0.9
+
+
+def test_a_draw_reads_two_lines_of_each_level():
+    """Rows of a single number: little else is read."""
+    rng = np.random.default_rng(4)
+    options = {"obs_dtype": "float32", "device": "cpu"}
+    with simulated() as simulation:
+        buffer = rlox_gpu.PrioritizedReplayBuffer(4096, (), (), **options)
+        rows = make_rows(rng, 4096, (), 1)
+        rows["actions"] = rows["actions"][:, 0]
+        buffer.extend(to(rows, "cpu"))
+        sample = buffer.sample(256)
+        buffer.update_priorities(sample["indices"], sample["weights"])
+    draw, update = simulation.launches[-2:]
+    # Four levels of lines of two sectors; seven fields of a sector each; per program the root's
+    # two lines and the counters.
+    programs = 256 // 16
+    assert draw.global_load_sectors <= 256 * (4 * 2 + 7) + programs * 16
+    # An index, a priority, and what elects the last; three levels of two lines read, two sectors
+    # written.
+    assert update.global_load_sectors <= 256 * (3 + 3 * 4) + 512
+    assert update.global_store_sectors <= 256 * (2 + 3 * 2) + 512
