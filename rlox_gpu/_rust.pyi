@@ -609,7 +609,9 @@ class ReplayStore:
         *,
         envs: Any = None,
     ) -> None: ...
-    def sample(self, batch_size: int, seed: int | None = None) -> dict[str, Any]: ...
+    def sample(
+        self, batch_size: int, seed: int | None = None, *, out: dict[str, Any] | None = None
+    ) -> dict[str, Any]: ...
     def sample_sequences(
         self,
         batch_size: int,
@@ -618,6 +620,7 @@ class ReplayStore:
         stride: int = 1,
         burn_in: int = 0,
         seed: int | None = None,
+        out: dict[str, Any] | None = None,
     ) -> dict[str, Any]: ...
     def sample_with_later(
         self, batch_size: int, share: float, seed: int | None = None

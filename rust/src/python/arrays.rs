@@ -143,7 +143,7 @@ impl ArrayRef {
     }
 }
 
-fn is_swapped(byteorder: c_char) -> bool {
+pub(super) fn is_swapped(byteorder: c_char) -> bool {
     let swapped = if cfg!(target_endian = "little") {
         b'>'
     } else {

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
+use std::fmt::Display;
 
 use numpy::npyffi::{self, PY_ARRAY_API, npy_intp};
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
@@ -169,15 +170,10 @@ impl Field {
             let fields = &(*object.as_ptr().cast::<npyffi::PyArrayObject>()).fields;
             (fields, &(*fields.descr).fields)
         };
-        let swapped = if cfg!(target_endian = "little") {
-            b'>'
-        } else {
-            b'<'
-        };
         let same_type = canonical(descr.type_num) == Some(self.type_num)
             // Bytes are flags as they are.
             || (self.type_num == 0 && matches!(descr.type_num, 1 | 2));
-        if !same_type || descr.byteorder as u8 == swapped || fields.flags & NEEDED != NEEDED {
+        if !same_type || arrays::is_swapped(descr.byteorder) || fields.flags & NEEDED != NEEDED {
             return None;
         }
         let leading = usize::from(count != Count::Single);
@@ -289,6 +285,54 @@ impl Field {
             // The array outlives the call that writes it, and nobody else has it before.
             Ok((array, slice_at(data as usize, bytes / size_of::<T>())))
         }
+    }
+
+    /// The memory of the caller's array `name`, to be written; it has to be as [`Field::empty`]
+    /// would make it.
+    pub(super) fn given<T>(
+        &self,
+        name: &impl Display,
+        object: &Bound<'_, PyAny>,
+        leading: &[usize],
+    ) -> PyResult<&'static mut [T]> {
+        let array = object.cast::<PyUntypedArray>().map_err(|_| {
+            let kind = arrays::kind_of(object);
+            PyTypeError::new_err(format!("{name}: expected a NumPy array, got {kind}"))
+        })?;
+        // SAFETY: a live array object, whose fields the caller keeps still.
+        let (fields, descr) = unsafe {
+            let fields = &(*array.as_array_ptr()).fields;
+            (fields, &(*fields.descr).fields)
+        };
+        if canonical(descr.type_num) != Some(self.type_num) || arrays::is_swapped(descr.byteorder) {
+            return Err(PyTypeError::new_err(format!(
+                "{name}: expected dtype {}, got {}",
+                self.dtype,
+                arrays::dtype_of(object)
+            )));
+        }
+        if !array.shape().iter().eq(leading.iter().chain(&self.shape)) {
+            return Err(PyValueError::new_err(format!(
+                "{name}: expected shape {}, got {}",
+                arrays::show_shape(&[leading, &self.shape].concat()),
+                arrays::shape_of(object)
+            )));
+        }
+        for (flag, kind) in [
+            (npyffi::NPY_ARRAY_WRITEABLE, "a writable"),
+            (npyffi::NPY_ARRAY_C_CONTIGUOUS, "a C-contiguous"),
+            (npyffi::NPY_ARRAY_ALIGNED, "an aligned"),
+        ] {
+            if fields.flags & flag == 0 {
+                return Err(PyValueError::new_err(format!(
+                    "{name}: expected {kind} array, got one that is not"
+                )));
+            }
+        }
+        let bytes = leading.iter().product::<usize>() * self.width;
+        // SAFETY: an aligned array of so many bytes, which the caller keeps alive and lends to
+        // nobody else.
+        Ok(unsafe { slice_at(fields.data as usize, bytes / size_of::<T>()) })
     }
 }
 

@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use self::fields::Field;
+use self::results::Results;
 use self::scalars::{as_seed, check_not_empty, positive};
 use crate::buffers::draw::{self, Draw};
 use crate::buffers::{Layout, Priorities, Replay};
@@ -171,11 +172,15 @@ impl ReplayStore {
     /// seed : int, optional
     ///     Makes the sample a function of the seed and the buffer's contents. If not given, it is
     ///     the next one under the buffer's own seed.
+    /// out : dict of arrays, optional
+    ///     What the results are written to, such as an earlier sample of the same size: arrays of
+    ///     exactly the dtypes and shapes below, C-contiguous, writable and apart from each other.
+    ///     Other keys are not looked at.
     ///
     /// Returns
     /// -------
     /// dict
-    ///     Contiguous arrays of ``B = batch_size`` rows: ``"obs"`` and ``"next_obs"``
+    ///     ``out`` if it is given. Contiguous arrays of ``B = batch_size`` rows: ``"obs"`` and ``"next_obs"``
     ///     ``(B, *shape)`` (dicts of these for dict observations), ``"actions"`` ``(B, *shape)``,
     ///     ``"rewards"`` float32 ``(B,)``, ``"terminated"`` and ``"truncated"`` bool ``(B,)``.
     ///
@@ -188,17 +193,21 @@ impl ReplayStore {
     /// Raises
     /// ------
     /// TypeError, ValueError
-    ///     If an argument is of the wrong kind or out of range, or the buffer is empty.
-    #[pyo3(signature = (batch_size, seed=None))]
+    ///     If an argument is of the wrong kind or out of range, an array of ``out`` is missing or
+    ///     does not fit, or the buffer is empty.
+    #[pyo3(signature = (batch_size, seed=None, *, out=None))]
     fn sample<'py>(
         &self,
         py: Python<'py>,
         batch_size: &Bound<'py, PyAny>,
         seed: Option<&Bound<'py, PyAny>>,
+        out: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let count = positive("batch_size", batch_size)?;
         let seed = seed.map(as_seed).transpose()?;
-        let (arrays, batch) = self.allocate(py, &[count], self.layout.n_step > 1)?;
+        let leading = [count];
+        let mut results = Results::new(py, &leading, out)?;
+        let batch = self.allocate(py, &mut results, self.layout.n_step > 1)?;
         {
             let mut guard = self.locked(py);
             let state = &mut *guard;
@@ -210,7 +219,7 @@ impl ReplayStore {
                 state.replay.gather(&state.slots, batch)
             })?;
         }
-        self.as_dict(py, arrays)
+        Ok(results.dict)
     }
 
     /// Draw sequences of consecutive transitions of one environment.
@@ -230,6 +239,7 @@ impl ReplayStore {
     /// burn_in : int
     ///     Transitions before these, to warm up a recurrent state with.
     /// seed : int, optional
+    /// out : dict of arrays, optional
     ///     As for ``sample``.
     ///
     /// Returns
@@ -240,8 +250,9 @@ impl ReplayStore {
     /// Raises
     /// ------
     /// TypeError, ValueError
-    ///     If an argument is of the wrong kind or out of range, or there is no such sequence.
-    #[pyo3(signature = (batch_size, length, *, stride=1, burn_in=0, seed=None))]
+    ///     If an argument is of the wrong kind or out of range, an array of ``out`` is missing or
+    ///     does not fit, or there is no such sequence.
+    #[pyo3(signature = (batch_size, length, *, stride=1, burn_in=0, seed=None, out=None))]
     fn sample_sequences<'py>(
         &self,
         py: Python<'py>,
@@ -250,6 +261,7 @@ impl ReplayStore {
         stride: u32,
         burn_in: usize,
         seed: Option<&Bound<'py, PyAny>>,
+        out: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let count = positive("batch_size", batch_size)?;
         let length = positive("length", length)?.saturating_add(burn_in);
@@ -257,7 +269,9 @@ impl ReplayStore {
             return Err(PyValueError::new_err("stride: expected at least 1, got 0"));
         }
         let seed = seed.map(as_seed).transpose()?;
-        let (arrays, batch) = self.allocate(py, &[count, length], false)?;
+        let leading = [count, length];
+        let mut results = Results::new(py, &leading, out)?;
+        let batch = self.allocate(py, &mut results, false)?;
         {
             let mut guard = self.locked(py);
             let state = &mut *guard;
@@ -280,7 +294,7 @@ impl ReplayStore {
                 ))
             })?;
         }
-        self.as_dict(py, arrays)
+        Ok(results.dict)
     }
 
     /// Draw transitions, and for a share of them a later one of the same episode: two samples, and
@@ -295,8 +309,11 @@ impl ReplayStore {
     ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>, Bound<'py, PyAny>)> {
         let count = positive("batch_size", batch_size)?;
         let seed = seed.map(as_seed).transpose()?;
-        let (arrays, batch) = self.allocate(py, &[count], false)?;
-        let (later_arrays, later_batch) = self.allocate(py, &[count], false)?;
+        let leading = [count];
+        let mut sample = Results::new(py, &leading, None)?;
+        let batch = self.allocate(py, &mut sample, false)?;
+        let mut later_sample = Results::new(py, &leading, None)?;
+        let later_batch = self.allocate(py, &mut later_sample, false)?;
         let (chosen_array, chosen) = self.flag.empty(py, &[count])?;
         {
             let mut guard = self.locked(py);
@@ -313,8 +330,7 @@ impl ReplayStore {
                 replay.gather(&later, later_batch)
             })?;
         }
-        let (sample, later) = (self.as_dict(py, arrays)?, self.as_dict(py, later_arrays)?);
-        Ok((sample, later, chosen_array))
+        Ok((sample.dict, later_sample.dict, chosen_array))
     }
 
     /// Forget all transitions.

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::fields::{Count, Field, Input};
+use super::results::Results;
 use super::scalars::{as_number, as_seed, check_not_empty, positive};
 use super::{FieldSpec, ReplayStore};
 use crate::buffers::Priorities;
@@ -104,20 +105,23 @@ impl PrioritizedStore {
     /// Raises
     /// ------
     /// TypeError, ValueError
-    ///     If an argument is of the wrong kind or out of range, the buffer is empty, or all
-    ///     priorities are zero.
-    #[pyo3(signature = (batch_size, seed=None))]
+    ///     If an argument is of the wrong kind or out of range, an array of ``out`` is missing or
+    ///     does not fit, the buffer is empty, or all priorities are zero.
+    #[pyo3(signature = (batch_size, seed=None, *, out=None))]
     fn sample<'py>(
         slf: &Bound<'py, Self>,
         batch_size: &Bound<'py, PyAny>,
         seed: Option<&Bound<'py, PyAny>>,
+        out: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let (py, base) = (slf.py(), slf.as_super().get());
         let count = positive("batch_size", batch_size)?;
         let seed = seed.map(as_seed).transpose()?;
-        let (arrays, batch) = base.allocate(py, &[count], base.layout.n_step > 1)?;
-        let (weights_array, weights) = base.reward.empty(py, &[count])?;
-        let (indices_array, indices) = base.index.empty::<u64>(py, &[count])?;
+        let leading = [count];
+        let mut results = Results::new(py, &leading, out)?;
+        let batch = base.allocate(py, &mut results, base.layout.n_step > 1)?;
+        let weights = results.array(&base.reward, intern!(py, "weights"))?;
+        let indices = results.array::<u64>(&base.index, intern!(py, "indices"))?;
         {
             let mut guard = base.locked(py);
             let state = &mut *guard;
@@ -141,10 +145,7 @@ impl PrioritizedStore {
                 replay.gather(slots, batch)
             })?;
         }
-        let dict = base.as_dict(py, arrays)?;
-        dict.set_item(intern!(py, "weights"), weights_array)?;
-        dict.set_item(intern!(py, "indices"), indices_array)?;
-        Ok(dict)
+        Ok(results.dict)
     }
 
     /// Set the priorities of transitions.
