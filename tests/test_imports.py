@@ -220,6 +220,24 @@ print(*obs.shape)
     assert printed == ["3", "2", "4"]
 
 
+def test_replay_buffers_work_without_torch():
+    printed = in_fresh_process(
+        BLOCK_TORCH
+        + """
+import numpy as np, rlox_gpu
+buffer = rlox_gpu.ReplayBuffer(4, 2, 1)
+buffer.push(np.ones(2), 0.5, 3.0, False, False)
+out = buffer.sample(1)
+print(buffer.sample(1, out=out)["rewards"][0])
+try:
+    buffer.batches(1)
+except ImportError as error:
+    print(str(error).split()[0])
+"""
+    )
+    assert printed == ["3.0", "torch"]
+
+
 def test_numpy_environments_work_without_torch():
     printed = in_fresh_process(
         BLOCK_TORCH

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -58,6 +58,61 @@ class Common:
         """
         store: Any = self
         extend_with(store.push_batch, batch, self._row_options)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        device: Any = None,
+        prefetch: int = 2,
+        sample: Callable[..., dict[str, Any]] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Return an endless iterator of samples as torch tensors on a device.
+
+        They are those of ``sample(batch_size)`` under the buffer's own seed, in that order; the
+        first one is drawn when it is asked for. For a CUDA device, samples are drawn ahead into
+        pinned memory and copied on a stream of their own: the stream that is the current one when
+        a sample is asked for waits for its copy, the host does not.
+
+        What happens to the buffer counts for samples that are drawn afterwards. On a CUDA device
+        the next ``prefetch`` samples are already drawn: they hold no transition that is pushed
+        now, and priorities that are updated now do not count for them. Between a draw and
+        ``update_priorities`` a push may have put another transition at one of the ``indices``.
+
+        Parameters
+        ----------
+        batch_size : int
+        device : torch.device or str, optional
+            torch's default device if not given.
+        prefetch : int
+            Samples that are drawn ahead for a CUDA device; with 0, and for other devices, each is
+            drawn when it is asked for.
+        sample : callable, optional
+            What draws instead of the buffer's ``sample``: ``sample(batch_size)`` returns a dict of
+            arrays, always of the same shapes and dtypes, and with a parameter ``out`` can write to
+            one, as ``functools.partial(buffer.sample_sequences, length=16)`` can.
+
+        Returns
+        -------
+        iterator of dict
+            Tensors with the keys, shapes and dtypes of the arrays of a sample, but int64 for
+            uint64: so are ``"indices"``, and ``update_priorities`` takes them. No sample's memory
+            is used for another; on a CUDA device the tensors of one sample share an allocation.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range, or torch cannot use the device.
+
+        Notes
+        -----
+        ``next`` raises what ``sample`` does, while the buffer is empty for instance, and goes on
+        where it was when that is over. An iterator is for one thread at a time.
+        """
+        from .prefetch import batches
+
+        store: Any = self
+        return batches(store.sample if sample is None else sample, batch_size, device, prefetch)
 
     def save(self, path: str | Path) -> None:
         """Write the buffer to a file, whole or not at all.

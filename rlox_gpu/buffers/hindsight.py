@@ -91,7 +91,9 @@ class HERBuffer(Common, _rust.ReplayStore):
     _reward_fn: Callable[[Any, Any], Any]
     _share: float
 
-    def sample(self, batch_size: int, seed: int | None = None) -> dict[str, Any]:
+    def sample(  # type: ignore[override] # no out: rows are relabelled in arrays of its own
+        self, batch_size: int, seed: int | None = None
+    ) -> dict[str, Any]:
         """Draw transitions and relabel a share of them.
 
         Arguments and results are those of :meth:`rlox_gpu.ReplayBuffer.sample`, and

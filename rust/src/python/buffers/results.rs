@@ -89,7 +89,7 @@ impl<'a, 'py> Results<'a, 'py> {
     fn given_array<T>(&mut self, field: &Field, key: Key<'py>) -> PyResult<&'static mut [T]> {
         let mut array = self.dict.get_item(&key.0)?;
         if let (Some(parts), Some(part)) = (&array, &key.1) {
-            array = as_dict(&Key(key.0.clone(), None), parts)?.get_item(part)?;
+            array = as_dict(Key(key.0.clone(), None), parts)?.get_item(part)?;
         }
         let array = array.ok_or_else(|| {
             PyValueError::new_err(format!("{key}: expected an array, the key is missing"))
