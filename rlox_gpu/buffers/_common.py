@@ -107,7 +107,9 @@ class Common:
         Notes
         -----
         ``next`` raises what ``sample`` does, while the buffer is empty for instance, and goes on
-        where it was when that is over. An iterator is for one thread at a time.
+        where it was when that is over. Samples that are drawn ahead and never asked for are lost:
+        those that the buffer draws otherwise, or after ``load``, come after them. An iterator is
+        for one thread at a time.
         """
         from .prefetch import batches
 
