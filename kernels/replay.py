@@ -32,7 +32,7 @@ _ALL_ZERO = tl.constexpr(ALL_ZERO)
 
 _UNIFORM_STREAM, _PRIORITY_STREAM = tl.constexpr(5), tl.constexpr(6)
 _ROW_CHUNK = 4096  # bytes of a row that a program copies
-_TILE = 1024  # elements of the widest tile of a program
+_TILE = 512  # elements of the widest tile of one warp
 
 
 class Ring(NamedTuple):
@@ -92,14 +92,22 @@ def _unit_64(high, low):
 
 
 @triton.jit
-def _copy_rows(source, target, source_row, target_row, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr):
-    """Rows ``[R, 1]``; a program copies ``SPAN`` of their elements."""
-    first = tl.program_id(1) * SPAN
-    if first < WIDTH:
-        column = first + tl.arange(0, SPAN)[None, :]
-        there = inside & (column < WIDTH)
-        x = tl.load(source + source_row * WIDTH + column, mask=there)
-        tl.store(target + target_row * WIDTH + column, x, mask=there)
+def _place(row, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr):
+    """Where this program's piece of rows ``[R, 1]`` lies, and which of it there is."""
+    column = tl.program_id(1) * SPAN + tl.arange(0, SPAN)[None, :]
+    return row * WIDTH + column, inside & (column < WIDTH)
+
+
+@triton.jit
+def _load_row(source, row, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr):
+    at, there = _place(row, inside, WIDTH, SPAN)
+    return tl.load(source + at, mask=there)
+
+
+@triton.jit
+def _store_row(target, row, inside, x, WIDTH: tl.constexpr, SPAN: tl.constexpr):
+    at, there = _place(row, inside, WIDTH, SPAN)
+    tl.store(target + at, x, mask=there)
 
 
 @triton.jit(do_not_specialize=["count", "capacity", "seeded", "n_step"])
@@ -170,15 +178,21 @@ def _sample_kernel(
             total_reward = tl.where(going, total_reward + discount * reward, total_reward)
             discount = tl.where(going, discount * rate, discount)
         if tl.program_id(1) == 0:
-            tl.store(results[REWARDS] + row, total_reward.to(tl.float32), mask=inside)
             tl.store(discounts + row, discount.to(tl.float32), mask=inside)
 
+    # All loads are under way before the first of them is waited for.
+    loaded = ()
     for f in tl.static_range(len(WIDTHS)):
         # What comes after a transition is taken from the last one of several.
-        if f < PARTS or f == 2 * PARTS or (f == REWARDS and next_slot is None):
-            _copy_rows(fields[f], results[f], slot, row, inside, WIDTHS[f], SPANS[f])
-        elif f != REWARDS:
-            _copy_rows(fields[f], results[f], last, row, inside, WIDTHS[f], SPANS[f])
+        if PARTS <= f and f < 2 * PARTS or f > REWARDS:
+            x = _load_row(fields[f], last, inside, WIDTHS[f], SPANS[f])
+        elif f == REWARDS and next_slot is not None:
+            x = total_reward.to(tl.float32)
+        else:
+            x = _load_row(fields[f], slot, inside, WIDTHS[f], SPANS[f])
+        loaded = loaded + (x,)
+    for f in tl.static_range(len(WIDTHS)):
+        _store_row(results[f], row, inside, loaded[f], WIDTHS[f], SPANS[f])
     leave(counters, _DRAWS, tl.where(seeded != 0, draws, draws + 1))
 
 
@@ -255,8 +269,11 @@ def _push_kernel(
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     inside = row < count
     slot = (pushed + row) % capacity
+    loaded = ()
     for f in tl.static_range(len(WIDTHS)):
-        _copy_rows(rows[f], fields[f], row, slot, inside, WIDTHS[f], SPANS[f])
+        loaded = loaded + (_load_row(rows[f], row, inside, WIDTHS[f], SPANS[f]),)
+    for f in tl.static_range(len(WIDTHS)):
+        _store_row(fields[f], slot, inside, loaded[f], WIDTHS[f], SPANS[f])
     if next_slot is not None:
         if (tl.program_id(1) == 0) & (tl.program_id(0) * ENVS < num_envs):
             FLAGS: tl.constexpr = len(WIDTHS) - 2
@@ -272,6 +289,7 @@ class _Tiles(NamedTuple):
     spans: tuple[int, ...]
     rows: int
     pieces: int
+    num_warps: int
 
 
 def _tiles(fields: Sequence[torch.Tensor]) -> _Tiles:
@@ -282,7 +300,10 @@ def _tiles(fields: Sequence[torch.Tensor]) -> _Tiles:
         for width, x in zip(widths, fields, strict=True)
     )
     pieces = max(-(-width // span) for width, span in zip(widths, spans, strict=True))
-    return _Tiles(widths, spans, max(1, min(16, _TILE // max(spans))), pieces)
+    # As few warps as the tile needs: each of them draws its rows and walks the tree.
+    num_warps = min(4, max(1, 16 * max(spans) // _TILE))
+    rows = max(1, min(16, num_warps * _TILE // max(spans)))
+    return _Tiles(widths, spans, rows, pieces, num_warps)
 
 
 def launch_push(ring: Ring, rows: Sequence[torch.Tensor], num_envs: int, *, link: bool) -> None:
@@ -309,7 +330,7 @@ def launch_push(ring: Ring, rows: Sequence[torch.Tensor], num_envs: int, *, link
             ROWS=tiles.rows,
             STEPS=min(128 // envs * 4, triton.next_power_of_2(-(-count // num_envs))),
             ENVS=envs,
-            num_warps=4,
+            num_warps=tiles.num_warps,
             enable_fp_fusion=False,
         )
 
@@ -359,7 +380,7 @@ def launch_sample(
             SPANS=tiles.spans,
             LEVELS=levels_of(capacity),
             ROWS=tiles.rows,
-            num_warps=4,
+            num_warps=tiles.num_warps,
             maxnreg=REGISTERS,
             enable_fp_fusion=False,
         )

@@ -58,12 +58,13 @@ def _first_bad(indices, priorities, count, length, alpha, BLOCK: tl.constexpr):
 
 @triton.jit
 def _report_bad(errors, indices, priorities, at, length):
+    code = tl.full([], _BAD_PRIORITY, tl.int64)
+    bits = tl.load(priorities + at).to(tl.float64).to(tl.int64, bitcast=True)
     if indices is not None:
         index = tl.load(indices + at)
-        if (index < 0) | (index >= length):
-            report(errors, _BAD_INDEX, at, index)
-    priority = tl.load(priorities + at).to(tl.float64)
-    report(errors, _BAD_PRIORITY, at, priority.to(tl.int64, bitcast=True))
+        wrong = (index < 0) | (index >= length)
+        code, bits = tl.where(wrong, _BAD_INDEX, code), tl.where(wrong, index, bits)
+    report(errors, code, at, bits)
 
 
 @triton.jit

@@ -8,7 +8,8 @@ that is NaN, is told by a later call. Calls on one buffer belong on one stream.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -328,6 +329,32 @@ class DeviceReplayBuffer(Common):
                 own_seed=self._seed,
             )
         return result
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        device: Any = None,
+        prefetch: int = 0,
+        sample: Callable[..., dict[str, Any]] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Return an endless iterator of samples; see :meth:`rlox_gpu.ReplayBuffer.batches`.
+
+        They are drawn where they are wanted, so nothing is drawn ahead, whatever ``prefetch``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range, or ``device`` is another one.
+        """
+        count = positive("batch_size", batch_size, _SLOTS)
+        integer("prefetch", prefetch, WORDS)
+        if device is not None and torch.empty(0, device=device).device != self.device:
+            raise ValueError(f"device: expected {self.device}, the buffer's own, got {device}")
+        draw = self.sample if sample is None else sample
+        if not callable(draw):
+            raise TypeError(f"sample: expected a function, got {described(draw)}")
+        return map(draw, repeat(count))
 
     def _tree(self) -> list[torch.Tensor] | None:
         return None
