@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from harness import Job, Provider, Work, cases, need
+from harness import Job, Provider, Work, cases, need, synchronize
 
 CAPACITY, OBS, ACT, BATCH = 100_000, 17, 6, 256
 IMAGE = 28_224  # 84 x 84 x 4
 IMAGES = 2_000
+LAUNCHES = 100  # of a device, before it is waited for
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,16 @@ class Case:
         return 2 * self.obs * np.dtype(self.dtype).itemsize + 4 * ACT + 4 + 2
 
 
-def job(name, case, traffic):
+def job(name, case, traffic, nbytes=None):
     return (
         Job(
             name=name,
             group="replay buffers",
             items=case.count,
             unit="transitions",
-            nbytes=2 * case.count * case.row_bytes,
+            nbytes=nbytes or 2 * case.count * case.row_bytes,
             traffic=traffic,
+            single_calls=20_000 if case.what == "sample" and case.obs == OBS else 0,
         ),
         case,
     )
@@ -45,6 +47,12 @@ JOBS = [
     job("replay push_batch 256", Case("push_batch", 256), READ),
     *(job(f"replay sample {n}", Case("sample", n), READ) for n in (32, 256, 1024)),
     job("replay prioritized sample and update 256", Case("prioritized", 256), READ),
+    job(
+        "replay priority update 256",
+        Case("update", 256),
+        "an index and a priority read, a weight written",
+        nbytes=256 * 24,
+    ),
     job("replay push images", Case("push", 1, IMAGE, IMAGES, "uint8"), READ),
     job("replay sample 32 images", Case("sample", 32, IMAGE, IMAGES, "uint8"), READ),
 ]
@@ -67,9 +75,9 @@ def check_sample(case, sample):
     assert np.array_equal(sample["next_obs"], sample["obs"] + 1)
 
 
-def work_on(case, buffer, flags_as=bool):
+def work_on(case, buffer, flags_as=bool, device="cpu"):
     """The work of a case on a buffer with rlox's calls."""
-    batch = rows(case, BATCH)
+    batch = on(device, rows(case, BATCH))
     flat = [x.ravel() for x in batch[:4]] + [x.astype(flags_as) for x in batch[4:]]
     push_all = (
         (lambda: buffer.push_batch(*flat))
@@ -78,10 +86,11 @@ def work_on(case, buffer, flags_as=bool):
     )
     for _ in range(-(-case.capacity // BATCH)):
         push_all()
-    priorities = np.random.default_rng(1).random(case.count) + 0.1
+    (priorities,) = on(device, [np.random.default_rng(1).random(case.count) + 0.1])
     obs, following, action = batch[0][0], batch[1][0], batch[2][0]
     reward = float(batch[3][0])
     seeds = iter(range(1 << 62))
+    drawn = buffer.sample(case.count, 0).get("indices")
 
     def prioritized():
         sample = buffer.sample(case.count, next(seeds))
@@ -93,24 +102,45 @@ def work_on(case, buffer, flags_as=bool):
         "push_batch": push_all,
         "sample": lambda: buffer.sample(case.count, next(seeds)),
         "prioritized": prioritized,
+        "update": lambda: buffer.update_priorities(drawn, priorities),
     }
 
     def check():
         assert len(buffer) == case.capacity
         calls[case.what]()
-        count = case.count if case.what[0] == "s" or case.what == "prioritized" else BATCH
-        check_sample(Case("", count, case.obs, dtype=case.dtype), buffer.sample(count, 1))
+        count = case.count if case.what in ("sample", "prioritized") else BATCH
+        sample = buffer.sample(count, 1)
+        if device != "cpu":
+            sample = {name: x.cpu().numpy() for name, x in sample.items()}
+        check_sample(Case("", count, case.obs, dtype=case.dtype), sample)
 
-    return Work(calls[case.what], check)
+    if device == "cpu":
+        return Work(calls[case.what], check)
+
+    def many():
+        for _ in range(LAUNCHES):
+            calls[case.what]()
+        synchronize(device)
+
+    return Work(many, check, calls=LAUNCHES)
+
+
+def on(device, arrays):
+    """Arrays, as tensors if ``device`` is not the CPU."""
+    if device == "cpu":
+        return arrays
+    import torch
+
+    return [torch.from_numpy(x).to(device) for x in arrays]
 
 
 def ours(case, device):
     import rlox_gpu
 
-    if case.what == "prioritized":
-        return work_on(case, rlox_gpu.PrioritizedReplayBuffer(case.capacity, case.obs, ACT))
-    kind = rlox_gpu.ReplayBuffer
-    return work_on(case, kind(case.capacity, case.obs, ACT, obs_dtype=case.dtype))
+    options = {"obs_dtype": case.dtype, "device": None if device == "cpu" else device}
+    prioritized = case.what in ("prioritized", "update")
+    kind = rlox_gpu.PrioritizedReplayBuffer if prioritized else rlox_gpu.ReplayBuffer
+    return work_on(case, kind(case.capacity, case.obs, ACT, **options), device=device)
 
 
 def rlox_buffer(case, device):
@@ -118,7 +148,7 @@ def rlox_buffer(case, device):
 
     # It stores float32 only; prioritised buffers have no push_batch.
     case = Case(case.what, case.count, case.obs, case.capacity)
-    if case.what != "prioritized":
+    if case.what not in ("prioritized", "update"):
         buffer = rlox.ReplayBuffer(case.capacity, case.obs, ACT)
         return work_on(case, buffer, flags_as=np.uint8)
     return work_on(case, _OneByOne(rlox.PrioritizedReplayBuffer(case.capacity, case.obs, ACT)))
@@ -180,7 +210,7 @@ def cpprb(case, device):
         "rew": {},
         "done": {},
     }
-    prioritized = case.what == "prioritized"
+    prioritized = case.what in ("prioritized", "update")
     kind = module.PrioritizedReplayBuffer if prioritized else module.ReplayBuffer
     buffer = kind(case.capacity, fields)
     names = ("obs", "next_obs", "act", "rew", "done")
@@ -189,6 +219,8 @@ def cpprb(case, device):
     for _ in range(-(-case.capacity // BATCH)):
         buffer.add(**batch)
     priorities = np.random.default_rng(1).random(case.count) + 0.1
+
+    drawn = buffer.sample(case.count)["indexes"] if prioritized else None
 
     def sample_and_update():
         sample = buffer.sample(case.count)
@@ -203,12 +235,13 @@ def cpprb(case, device):
         "push_batch": lambda: buffer.add(**batch),
         "sample": lambda: buffer.sample(case.count),
         "prioritized": sample_and_update,
+        "update": lambda: buffer.update_priorities(drawn, priorities),
     }
     return Work(calls[case.what], check)
 
 
 PROVIDERS = [
-    Provider("rlox-gpu", ours, ours=True),
+    Provider("rlox-gpu", ours, devices=("cpu", "cuda"), ours=True),
     Provider("rlox", rlox_buffer, needs=("rlox",)),
     Provider("SB3", sb3, needs=("stable_baselines3",)),
     Provider("cpprb", cpprb, needs=("cpprb",)),
@@ -220,7 +253,7 @@ PAIRS = [
     for param in cases([job for job, _ in JOBS], PROVIDERS)
     if not (
         param.values[1].name == "SB3"
-        and CASES[param.values[0].name].what in ("push_batch", "prioritized")
+        and CASES[param.values[0].name].what in ("push_batch", "prioritized", "update")
     )
 ]
 

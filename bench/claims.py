@@ -41,6 +41,7 @@ ROLLOUT_256 = "CartPole random rollout n=256"
 ROLLOUT_65536 = "CartPole random rollout n=65536"
 PUSH_256 = "replay push_batch 256"
 PRIORITIZED = "replay prioritized sample and update 256"
+PRIORITIES = "replay priority update 256"
 MICROSECOND, MILLISECOND = 1e-6, 1e-3
 
 
@@ -94,6 +95,16 @@ def share(job, provider, *others):
         if mine is None or len(theirs) < len(others):
             return None
         return mine.best / min(row.best for row in theirs)
+
+    return measure
+
+
+def tail(job, provider):
+    """The 99th percentile of the time of one call, as a multiple of the median."""
+
+    def measure(results):
+        row = results.find(job, provider)
+        return None if row is None else row.tail
 
     return measure
 
@@ -234,8 +245,22 @@ CLAIMS = (
     Claim("replay sample 32 against rlox", ratio("replay sample 32", "rlox-gpu", "rlox"), 1),
     Claim("replay sample 256 against rlox", ratio("replay sample 256", "rlox-gpu", "rlox"), 1.5),
     Claim("replay sample 1024 against rlox", ratio("replay sample 1024", "rlox-gpu", "rlox"), 1.5),
+    *(
+        Claim(
+            f"replay sample {n}: 99th percentile over median",
+            tail(f"replay sample {n}", "rlox-gpu"),
+            1.5,
+            at_least=False,
+        )
+        for n in (32, 256, 1024)
+    ),
     Claim(
         "prioritized sample and update 256 against rlox", ratio(PRIORITIZED, "rlox-gpu", "rlox"), 2
+    ),
+    Claim(
+        "prioritized sample and update 256 against cpprb",
+        ratio(PRIORITIZED, "rlox-gpu", "cpprb"),
+        2,
     ),
     Claim(
         "replay sample of 32 images against the faster of rlox and SB3",

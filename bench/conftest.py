@@ -1,5 +1,8 @@
 """Machine information, one thread everywhere, and the fixture that checks and then times."""
 
+import statistics
+import time
+
 import machine
 
 machine.one_thread()  # before NumPy, torch or ours is imported
@@ -68,9 +71,23 @@ def check_then_time(benchmark, request):
             versions=described["versions"],
             source=described["source"],
         )
+        if job.single_calls:
+            benchmark.extra_info["tail"] = _tail(work.call, job.single_calls)
         _time(benchmark, work)
 
     return run
+
+
+def _tail(call, calls):
+    """The 99th percentile of the time of single calls, as a multiple of their median."""
+    clock = time.perf_counter_ns
+    durations = []
+    for _ in range(calls):
+        start = clock()
+        call()
+        durations.append(clock() - start)
+    cut_points = statistics.quantiles(durations, n=100)
+    return cut_points[98] / cut_points[49]
 
 
 def _time(benchmark, work):

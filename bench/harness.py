@@ -27,6 +27,8 @@ class Job:
     unit: str
     nbytes: int | None = None
     traffic: str = ""
+    # How many calls are timed one by one, to see how much longer than usual some take.
+    single_calls: int = 0
 
 
 @dataclass(frozen=True)

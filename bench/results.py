@@ -22,6 +22,8 @@ class Row:
     unit: str
     nbytes: int | None
     traffic: str
+    # The 99th percentile of single calls over their median, where these were timed.
+    tail: float | None = None
 
     @property
     def rate(self):
@@ -107,4 +109,5 @@ def _row(entry):
         median=stats["median"] / calls,
         spread=stats["iqr"] / calls,
         rounds=stats["rounds"],
+        tail=info.get("tail"),
     )

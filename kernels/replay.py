@@ -36,11 +36,11 @@ _TILE = 512  # elements of the widest tile of one warp
 
 
 class Ring(NamedTuple):
-    """What a buffer consists of; ``fields`` are arrays ``[capacity, ...]``, the links ``[capacity]``.
+    """What a buffer consists of.
 
-    ``fields`` are the parts of observations, those of next observations, actions, rewards,
-    terminated, truncated. ``tails`` has for each environment the number, the slot and the step of
-    the transition that its next one follows, slot -1 for none.
+    ``fields``, arrays ``[capacity, ...]``, are the parts of observations, those of next
+    observations, actions, rewards, terminated, truncated. ``tails`` has for each environment the
+    number, the slot and the step of the transition that its next one follows, slot -1 for none.
     """
 
     counters: torch.Tensor
@@ -89,6 +89,42 @@ def _uniform_slots(row, length, seed, step):
 def _unit_64(high, low):
     bits = ((high >> 5).to(tl.uint64) << 26) | (low >> 6).to(tl.uint64)
     return bits.to(tl.float64) * (1.0 / 9007199254740992.0)
+
+
+@triton.jit
+def _slots_by_priority(
+    errors, sums, least, numbers, row, inside, count, capacity, seed, step, LEVELS: tl.constexpr
+):
+    """A slot from each stratum, and its importance weight."""
+    total, lowest = total_and_least(sums, least, LEVELS)
+    w0, w1, _, _ = philox(seed, row, step, _PRIORITY_STREAM)
+    stratum = total / tl.full([1, 1], count, tl.int64).to(tl.float64)
+    target = (row.to(tl.float64) + _unit_64(w0, w1)) * stratum
+    slot, weight = find(sums, target, inside, capacity, LEVELS)
+    ratio = tl.where(inside & (weight > 0.0), weight / lowest, 1.0)
+    importance = exp_64(-tl.load(numbers + _BETA) * ln_64(ratio)).to(tl.float32)
+    nothing = tl.max(total.ravel(), 0) == 0.0
+    if (tl.program_id(0) == 0) & (tl.program_id(1) == 0) & nothing:
+        report(errors, _ALL_ZERO, 0, 0)
+    return slot, tl.where(nothing, 0.0, importance)
+
+
+@triton.jit
+def _walk_on(next_slot, rewards, slot, inside, n_step, gamma):
+    """The last of up to ``n_step`` transitions from ``slot`` on, their reward, its discount."""
+    last = slot
+    total = tl.load(rewards + slot, mask=inside, other=0.0).to(tl.float64)
+    rate = tl.full(slot.shape, gamma, tl.float64)
+    discount = rate
+    going = inside
+    for _ in range(1, n_step):
+        following = tl.load(next_slot + last, mask=going, other=-1).to(tl.int64)
+        going = going & (following >= 0)
+        last = tl.where(going, following, last)
+        reward = tl.load(rewards + last, mask=going, other=0.0).to(tl.float64)
+        total = tl.where(going, total + discount * reward, total)
+        discount = tl.where(going, discount * rate, discount)
+    return last, total, discount
 
 
 @triton.jit
@@ -148,35 +184,16 @@ def _sample_kernel(
     elif sums is None:
         slot = _uniform_slots(row, length, seed, step)
     else:
-        total, lowest = total_and_least(sums, least, LEVELS)
-        w0, w1, _, _ = philox(seed, row, step, _PRIORITY_STREAM)
-        stratum = total / tl.full([1, 1], count, tl.int64).to(tl.float64)
-        target = (row.to(tl.float64) + _unit_64(w0, w1)) * stratum
-        slot, weight = find(sums, target, inside, capacity, LEVELS)
+        slot, importance = _slots_by_priority(
+            errors, sums, least, numbers, row, inside, count, capacity, seed, step, LEVELS
+        )
         if tl.program_id(1) == 0:
-            ratio = tl.where(inside & (weight > 0.0), weight / lowest, 1.0)
-            importance = exp_64(-tl.load(numbers + _BETA) * ln_64(ratio)).to(tl.float32)
-            tl.store(weights + row, tl.where(total > 0.0, importance, 0.0), mask=inside)
+            tl.store(weights + row, importance, mask=inside)
             tl.store(indices + row, slot, mask=inside)
-            if tl.program_id(0) == 0:
-                if tl.max(total.ravel(), 0) == 0.0:
-                    report(errors, _ALL_ZERO, 0, 0)
-
     last = slot
     REWARDS: tl.constexpr = 2 * PARTS + 1
     if next_slot is not None:
-        rewards = fields[REWARDS]
-        total_reward = tl.load(rewards + slot, mask=inside, other=0.0).to(tl.float64)
-        rate = tl.full(row.shape, gamma, tl.float64)
-        discount = rate
-        going = inside
-        for _ in range(1, n_step):
-            following = tl.load(next_slot + last, mask=going, other=-1).to(tl.int64)
-            going = going & (following >= 0)
-            last = tl.where(going, following, last)
-            reward = tl.load(rewards + last, mask=going, other=0.0).to(tl.float64)
-            total_reward = tl.where(going, total_reward + discount * reward, total_reward)
-            discount = tl.where(going, discount * rate, discount)
+        last, reward, discount = _walk_on(next_slot, fields[REWARDS], slot, inside, n_step, gamma)
         if tl.program_id(1) == 0:
             tl.store(discounts + row, discount.to(tl.float32), mask=inside)
 
@@ -184,10 +201,10 @@ def _sample_kernel(
     loaded = ()
     for f in tl.static_range(len(WIDTHS)):
         # What comes after a transition is taken from the last one of several.
-        if PARTS <= f and f < 2 * PARTS or f > REWARDS:
+        if (f >= PARTS and f < 2 * PARTS) or f > REWARDS:
             x = _load_row(fields[f], last, inside, WIDTHS[f], SPANS[f])
         elif f == REWARDS and next_slot is not None:
-            x = total_reward.to(tl.float32)
+            x = reward.to(tl.float32)
         else:
             x = _load_row(fields[f], slot, inside, WIDTHS[f], SPANS[f])
         loaded = loaded + (x,)
@@ -203,8 +220,17 @@ def _latest(a, b):
 
 @triton.jit
 def _link(
-    next_slot, step_at, tails, terminated, truncated, pushed, count, capacity, num_envs,
-    STEPS: tl.constexpr, ENVS: tl.constexpr,
+    next_slot,
+    step_at,
+    tails,
+    terminated,
+    truncated,
+    pushed,
+    count,
+    capacity,
+    num_envs,
+    STEPS: tl.constexpr,
+    ENVS: tl.constexpr,
 ):
     """Note which transition follows which; a program walks its environments through the rows."""
     env = tl.program_id(0).to(tl.int64) * ENVS + tl.arange(0, ENVS)[None, :]
@@ -274,12 +300,21 @@ def _push_kernel(
         loaded = loaded + (_load_row(rows[f], row, inside, WIDTHS[f], SPANS[f]),)
     for f in tl.static_range(len(WIDTHS)):
         _store_row(fields[f], slot, inside, loaded[f], WIDTHS[f], SPANS[f])
-    if next_slot is not None:
+    if next_slot is not None:  # noqa: SIM102 - the compiler's decision, then the program's
         if (tl.program_id(1) == 0) & (tl.program_id(0) * ENVS < num_envs):
             FLAGS: tl.constexpr = len(WIDTHS) - 2
             _link(
-                next_slot, step_at, tails, rows[FLAGS], rows[FLAGS + 1],
-                pushed, count, capacity, num_envs, STEPS, ENVS,
+                next_slot,
+                step_at,
+                tails,
+                rows[FLAGS],
+                rows[FLAGS + 1],
+                pushed,
+                count,
+                capacity,
+                num_envs,
+                STEPS,
+                ENVS,
             )
     leave(counters, _PUSHED, pushed + count)
 

@@ -35,8 +35,7 @@ def _weight_of(priority, alpha):
 
 @triton.jit
 def _first_bad(indices, priorities, count, length, alpha, BLOCK: tl.constexpr):
-    """The first place with an index or a priority that is none, ``count`` if there is none; and
-    the largest weight."""
+    """The first place with something wrong, ``count`` if all is well, and the largest weight."""
     lane = tl.arange(0, BLOCK)[:, None]
     wrong = tl.full([BLOCK, 1], 0, tl.int64) + count
     most = tl.zeros([BLOCK, 1], tl.float64)
@@ -94,8 +93,17 @@ def _forget(owners, indices, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def _write_weights(
-    weights, owners, indices, priorities, count, first, capacity, alpha, otherwise,
-    GIVEN: tl.constexpr, BLOCK: tl.constexpr,
+    weights,
+    owners,
+    indices,
+    priorities,
+    count,
+    first,
+    capacity,
+    alpha,
+    otherwise,
+    GIVEN: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     start = tl.full([], 0, tl.int64)
     while start < count:
@@ -116,7 +124,9 @@ def _write_weights(
 
 
 @triton.jit
-def _sum_up(sums, least, indices, count, first, capacity, LEVELS: tl.constexpr, BLOCK: tl.constexpr):
+def _sum_up(
+    sums, least, indices, count, first, capacity, LEVELS: tl.constexpr, BLOCK: tl.constexpr
+):
     """Recompute what stands above changed weights, or everything where that is not more."""
     for level in tl.static_range(1, LEVELS):
         tl.debug_barrier()
@@ -171,8 +181,17 @@ def _update_kernel(
     weights = sums + base_of(capacity, 0, LEVELS)
     if priorities is None:
         _write_weights(
-            weights, owners, indices, priorities, count, first, capacity, alpha, largest,
-            False, BLOCK,
+            weights,
+            owners,
+            indices,
+            priorities,
+            count,
+            first,
+            capacity,
+            alpha,
+            largest,
+            False,
+            BLOCK,
         )
         _sum_up(sums, least, indices, count, first, capacity, LEVELS, BLOCK)
     else:
@@ -182,16 +201,34 @@ def _update_kernel(
             if indices is None:
                 # The transitions are there: they count as if they had come without priorities.
                 _write_weights(
-                    weights, owners, indices, priorities, count, first, capacity, alpha, largest,
-                    False, BLOCK,
+                    weights,
+                    owners,
+                    indices,
+                    priorities,
+                    count,
+                    first,
+                    capacity,
+                    alpha,
+                    largest,
+                    False,
+                    BLOCK,
                 )
                 _sum_up(sums, least, indices, count, first, capacity, LEVELS, BLOCK)
         else:
             if indices is not None:
                 _elect(owners, indices, count, BLOCK)
             _write_weights(
-                weights, owners, indices, priorities, count, first, capacity, alpha, largest,
-                True, BLOCK,
+                weights,
+                owners,
+                indices,
+                priorities,
+                count,
+                first,
+                capacity,
+                alpha,
+                largest,
+                True,
+                BLOCK,
             )
             if indices is not None:
                 _forget(owners, indices, count, BLOCK)

@@ -93,9 +93,7 @@ def _attempt_kernel(
 
 
 @triton.jit(do_not_specialize=["count", "length", "stride", "capacity"])
-def _count_kernel(
-    counters, next_slot, step_at, starts, found, count, length, stride, capacity
-):
+def _count_kernel(counters, next_slot, step_at, starts, found, count, length, stride, capacity):
     """Where an element has no start, the number of starts in each block of slots."""
     if _first_without(starts, count) < count:
         transitions = tl.minimum(tl.load(counters + _PUSHED), capacity)
@@ -188,9 +186,7 @@ def _follow_kernel(
         at = tl.where(at < 0, 0, at)
 
 
-def launch_sequences(
-    ring: Ring, slots: torch.Tensor, stride: int, seed: int, seeded: bool
-) -> None:
+def launch_sequences(ring: Ring, slots: torch.Tensor, stride: int, seed: int, seeded: bool) -> None:
     """Write the slots of uniformly drawn sequences to int64 ``slots [B, L]``."""
     count, length = slots.shape
     capacity = ring.fields[0].shape[0]

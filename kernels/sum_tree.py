@@ -24,7 +24,9 @@ def levels_of(capacity: int) -> int:
 
 def entries_above(capacity: int) -> int:
     """Where the weights begin: the entries of all other levels together."""
-    return sum(FAN_OUT * -(-capacity // FAN_OUT ** (up + 1)) for up in range(1, levels_of(capacity)))
+    return sum(
+        FAN_OUT * -(-capacity // FAN_OUT ** (up + 1)) for up in range(1, levels_of(capacity))
+    )
 
 
 @triton.jit
@@ -113,8 +115,10 @@ def total_and_least(sums, least, LEVELS: tl.constexpr):
 
 @triton.jit
 def find(sums, target, inside, capacity, LEVELS: tl.constexpr):
-    """For targets ``[R, 1]``: the index at which the sum of the weights up to it exceeds the
-    target, and its weight. An index of weight zero is never found, unless all are.
+    """The indices whose weights the targets ``[R, 1]`` fall into, and the weights.
+
+    The sum of the weights up to an index exceeds its target. An index of weight zero is never
+    found, unless all are.
     """
     at = tl.zeros(target.shape, tl.int64)
     weight = tl.zeros(target.shape, tl.float64)
@@ -138,9 +142,7 @@ def find(sums, target, inside, capacity, LEVELS: tl.constexpr):
 
 
 @triton.jit
-def recompute(
-    sums, least, node, inside, capacity, LEVEL: tl.constexpr, LEVELS: tl.constexpr
-):
+def recompute(sums, least, node, inside, capacity, LEVEL: tl.constexpr, LEVELS: tl.constexpr):
     """The entries of ``LEVEL`` that stand for the nodes ``[R, 1]`` of the level below."""
     below = base_of(capacity, LEVEL - 1, LEVELS) + node * _FAN_OUT
     here = base_of(capacity, LEVEL, LEVELS) + node

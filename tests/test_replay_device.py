@@ -8,6 +8,7 @@ from replay_twins import make_rows, to
 
 import rlox_gpu
 from rlox_gpu import _dispatch
+from rlox_gpu.buffers._device_rows import all_rows
 
 ROWS = to(make_rows(np.random.default_rng(0), 4, 3, 2), "cpu")
 
@@ -110,20 +111,20 @@ def test_a_number_of_rows_that_environments_cannot_share(buffer):
     ],
 )
 def test_tensors_are_converted_where_no_number_is_lost(dtype, given, refused):
-    with _dispatch.force_triton():
-        buffer = rlox_gpu.ReplayBuffer(8, 3, 2, obs_dtype=dtype, device="cpu")
-        stored = torch.ones(2, 3, dtype=given)
-        field = np.dtype(dtype)
-        if refused:
-            with pytest.raises(TypeError, match=f"obs: expected torch.{dtype} or what it holds"):
-                buffer._rows("obs", stored, field, (3,), 2)
-        else:
-            assert buffer._rows("obs", stored, field, (3,), 2).dtype == getattr(torch, dtype)
+    stored, row = torch.ones(2, 3, dtype=given), (np.dtype(dtype), (3,))
+    if refused:
+        with pytest.raises(TypeError, match=f"obs: expected torch.{dtype} or what it holds"):
+            all_rows("obs", stored, row, 2, stored.device)
+    else:
+        rows = all_rows("obs", stored, row, 2, stored.device)
+        assert rows.dtype == getattr(torch, dtype)
+        assert (rows == 1).all()
 
 
-def test_rows_of_the_stored_dtype_are_not_copied(buffer):
+def test_rows_of_the_stored_dtype_are_not_copied():
     x = torch.ones(2, 3)
-    assert buffer._rows("obs", x, np.dtype("float32"), (3,), 2).data_ptr() == x.data_ptr()
+    rows = all_rows("obs", x, (np.dtype("float32"), (3,)), 2, x.device)
+    assert rows.data_ptr() == x.data_ptr()
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,7 @@ def sample(
     """Fill ``results``, one for each field, and discounts, weights and indices."""
     launch = _sample if _dispatch.is_plain_call(*results) else _sample_op
     number, seeded = (own_seed, False) if seed is None else (seed, True)
-    launch(
-        *state, fields, tree, slots, results, *extra, signed(number), seeded, n_step, gamma
-    )
+    launch(*state, fields, tree, slots, results, *extra, signed(number), seeded, n_step, gamma)
 
 
 def draw_sequences(
@@ -124,9 +122,7 @@ def _register(schema: str, body: Any) -> Any:
     return _dispatch.register(schema, cpu=body, cuda=body, fake=_no_result)
 
 
-_push_op = _register(
-    f"replay_push_({_STATE}, Tensor[] rows, int num_envs, bool link) -> ()", _push
-)
+_push_op = _register(f"replay_push_({_STATE}, Tensor[] rows, int num_envs, bool link) -> ()", _push)
 _sample_op = _register(
     f"replay_sample_({_STATE}, Tensor[]? tree, Tensor? slots, Tensor(g!)[] results, "
     "Tensor(h!)? discounts, Tensor(i!)? weights, Tensor(j!)? indices, int seed, bool seeded, "

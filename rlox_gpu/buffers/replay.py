@@ -135,8 +135,8 @@ class PrioritizedReplayBuffer(Common, _rust.PrioritizedStore, metaclass=ABCMeta)
 
     Parameters
     ----------
-    capacity, obs_dim, act_dim, obs_dtype, act_dtype, num_envs, deduplicate, n_step, gamma, seed, device
-        As for :class:`ReplayBuffer`.
+    capacity, obs_dim, act_dim, obs_dtype, act_dtype, num_envs, deduplicate, n_step, gamma
+        As for :class:`ReplayBuffer`, and so are ``seed`` and ``device``.
     alpha : float
         How much priorities count: 0 is uniform. Applied once, when a priority is set.
     beta : float
@@ -189,7 +189,7 @@ class PrioritizedReplayBuffer(Common, _rust.PrioritizedStore, metaclass=ABCMeta)
         )
         alpha, beta = finite_number("alpha", alpha), finite_number("beta", beta)
         if (there := _beyond_host(device)) is not None:
-            from .on_device import DevicePrioritizedReplayBuffer
+            from .prioritized_on_device import DevicePrioritizedReplayBuffer
 
             PrioritizedReplayBuffer.register(DevicePrioritizedReplayBuffer)
             return DevicePrioritizedReplayBuffer(  # type: ignore[return-value]

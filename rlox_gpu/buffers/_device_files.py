@@ -1,0 +1,82 @@
+"""The contents of a buffer on a device as those of one on the CPU, which files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .._checks import WORDS
+from ..kernels.replay import DRAWS, PUSHED
+from ._device_rows import Format
+from ._launches import State
+
+_TERMINATED, _TRUNCATED = 1, 2  # bits of a flag byte
+_NONE = WORDS - 1  # the slot of no transition
+
+
+def contents_of(state: State, fields: list[torch.Tensor]) -> dict[str, NDArray[Any]]:
+    """Arrays by the names that the compiled core has for them; waits for the device."""
+    counters, _, next_slot, step, tails = (x.cpu().numpy() for x in state)
+    pushed = int(counters[PUSHED])
+    length = min(pushed, len(next_slot))
+    *observations, actions, rewards, terminated, truncated = (
+        x[:length].cpu().numpy() for x in fields
+    )
+    parts = len(observations) // 2
+    links = tails.copy()
+    links[links[:, 1] < 0] = (0, _NONE, 0)
+    return {
+        "pushed": np.array([pushed], np.uint64),
+        "actions": actions,
+        "rewards": rewards,
+        "flags": terminated.astype(np.uint8) * _TERMINATED
+        | truncated.astype(np.uint8) * _TRUNCATED,
+        **{f"obs.{at}": x for at, x in enumerate(observations[:parts])},
+        **{f"next_obs.{at}": x for at, x in enumerate(observations[parts:])},
+        "links.next": next_slot[:length],
+        "links.step": step[:length],
+        "links.tails": links,
+        "draws": counters[DRAWS : DRAWS + 1].astype(np.uint32),
+    }
+
+
+def take_over(
+    contents: Mapping[str, NDArray[np.uint8]],
+    state: State,
+    fields: list[torch.Tensor],
+    formats: list[Format],
+) -> int:
+    """Write contents that fit to a device; the number of pushes that they are the result of."""
+
+    def array(name: str, dtype: Any) -> NDArray[Any]:
+        return contents[name].view(dtype)
+
+    counters, _, next_slot, step, tails = state
+    pushed = int(array("pushed", np.uint64)[0])
+    length = min(pushed, len(next_slot))
+    parts = (len(fields) - 4) // 2
+    flags = array("flags", np.uint8)
+    sources: list[NDArray[Any]] = [
+        *(contents[f"obs.{at}"] for at in range(parts)),
+        *(contents[f"next_obs.{at}"] for at in range(parts)),
+        contents["actions"],
+        contents["rewards"],
+        flags & _TERMINATED != 0,
+        flags & _TRUNCATED != 0,
+    ]
+    for field, (dtype, shape), source in zip(fields, formats, sources, strict=True):
+        rows = source.view(dtype).reshape(length, *shape)
+        field[:length].copy_(torch.from_numpy(rows.copy()))
+    links = array("links.tails", np.uint64).astype(np.int64).reshape(-1, 3)
+    links[links[:, 1] == _NONE] = (0, -1, 0)
+    tails.copy_(torch.from_numpy(links))
+    next_slot[:length].copy_(torch.from_numpy(array("links.next", np.int32).copy()))
+    step[:length].copy_(torch.from_numpy(array("links.step", np.int32).copy()))
+    numbers = np.zeros(len(counters), np.int64)
+    numbers[PUSHED], numbers[DRAWS] = pushed, array("draws", np.uint32)[0]
+    counters.copy_(torch.from_numpy(numbers))
+    return pushed
