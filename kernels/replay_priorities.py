@@ -101,18 +101,19 @@ def _write_weights(
     first,
     capacity,
     alpha,
+    given,
     otherwise,
-    GIVEN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """The weights of ``count`` priorities where these are ``given``, else all the same."""
     start = tl.full([], 0, tl.int64)
     while start < count:
         place = start + tl.arange(0, BLOCK)[:, None]
         inside = place < count
         weight = tl.zeros(place.shape, tl.float64) + otherwise
-        if GIVEN:
+        if priorities is not None:
             priority = tl.load(priorities + place, mask=inside, other=1.0).to(tl.float64)
-            weight = _weight_of(priority, alpha)
+            weight = tl.where(given, _weight_of(priority, alpha), weight)
         if indices is not None:
             index = tl.load(indices + place, mask=inside, other=0)
             owner = tl.load(owners + index, mask=inside, other=-1)
@@ -125,7 +126,15 @@ def _write_weights(
 
 @triton.jit
 def _sum_up(
-    sums, least, indices, count, first, capacity, LEVELS: tl.constexpr, BLOCK: tl.constexpr
+    sums,
+    least,
+    indices,
+    count,
+    first,
+    capacity,
+    all_of_it,
+    LEVELS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Recompute what stands above changed weights, or everything where that is not more."""
     for level in tl.static_range(1, LEVELS):
@@ -139,7 +148,7 @@ def _sum_up(
             touched = steps + 1
         else:
             touched = count
-        every = (touched >= nodes) | (count == 0)
+        every = (touched >= nodes) | all_of_it
         touched = tl.where(every, nodes, touched)
         start = tl.full([], 0, tl.int64)
         while start < touched:
@@ -179,62 +188,28 @@ def _update_kernel(
     first = (pushed - count) % capacity
     largest = tl.load(numbers + _LARGEST)
     weights = sums + base_of(capacity, 0, LEVELS)
-    if priorities is None:
-        _write_weights(
-            weights,
-            owners,
-            indices,
-            priorities,
-            count,
-            first,
-            capacity,
-            alpha,
-            largest,
-            False,
-            BLOCK,
-        )
-        _sum_up(sums, least, indices, count, first, capacity, LEVELS, BLOCK)
-    else:
+    all_of_it = count == 0
+    given = count >= 0
+    most = largest
+    if priorities is not None:
         bad, most = _first_bad(indices, priorities, count, length, alpha, BLOCK)
+        given = bad == count
         if bad < count:
             _report_bad(errors, indices, priorities, bad, length)
-            if indices is None:
-                # The transitions are there: they count as if they had come without priorities.
-                _write_weights(
-                    weights,
-                    owners,
-                    indices,
-                    priorities,
-                    count,
-                    first,
-                    capacity,
-                    alpha,
-                    largest,
-                    False,
-                    BLOCK,
-                )
-                _sum_up(sums, least, indices, count, first, capacity, LEVELS, BLOCK)
-        else:
-            if indices is not None:
-                _elect(owners, indices, count, BLOCK)
-            _write_weights(
-                weights,
-                owners,
-                indices,
-                priorities,
-                count,
-                first,
-                capacity,
-                alpha,
-                largest,
-                True,
-                BLOCK,
-            )
-            if indices is not None:
-                _forget(owners, indices, count, BLOCK)
-            _sum_up(sums, least, indices, count, first, capacity, LEVELS, BLOCK)
-            tl.debug_barrier()
-            tl.store(numbers + _LARGEST, tl.maximum(largest, most))
+    if indices is not None:
+        count = tl.where(given, count, 0)
+        _elect(owners, indices, count, BLOCK)
+    # New transitions are there in any case: with bad priorities, as if they had come without.
+    _write_weights(
+        weights, owners, indices, priorities, count, first, capacity, alpha, given, largest, BLOCK
+    )
+    if indices is not None:
+        _forget(owners, indices, count, BLOCK)
+    _sum_up(sums, least, indices, count, first, capacity, all_of_it, LEVELS, BLOCK)
+    if priorities is not None:
+        # All threads have read the old one.
+        tl.debug_barrier()
+        tl.store(numbers + _LARGEST, tl.where(given, tl.maximum(largest, most), largest))
 
 
 def launch_update(
