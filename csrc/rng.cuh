@@ -5,7 +5,7 @@
 
 #include "host_device.cuh"
 
-enum Stream : u32 { ENV_RESET = 0, ACTION = 1, PERMUTATION = 2, ENV_STEP = 5 };
+enum Stream : u32 { ENV_RESET = 0, ACTION = 1, PERMUTATION = 2, ENV_STEP = 9 };
 
 struct Words {
     u32 word[4];

@@ -146,7 +146,7 @@ def _store_row(target, row, inside, x, WIDTH: tl.constexpr, SPAN: tl.constexpr):
     tl.store(target + at, x, mask=there)
 
 
-@triton.jit(do_not_specialize=["count", "capacity", "seeded", "n_step"])
+@triton.jit(do_not_specialize=["count", "capacity", "seed", "seeded", "n_step"])
 def _sample_kernel(
     counters,
     errors,

@@ -61,7 +61,7 @@ def _first_without(starts, count):
     return tl.min(first, 0)
 
 
-@triton.jit(do_not_specialize=["count", "length", "stride", "capacity", "seeded"])
+@triton.jit(do_not_specialize=["count", "length", "stride", "capacity", "seed", "seeded"])
 def _attempt_kernel(
     counters,
     next_slot,
@@ -132,7 +132,7 @@ def _total_of(found, blocks):
     return total
 
 
-@triton.jit(do_not_specialize=["count", "length", "stride", "capacity", "blocks", "seeded"])
+@triton.jit(do_not_specialize=["count", "length", "stride", "capacity", "blocks", "seed", "seeded"])
 def _follow_kernel(
     counters,
     errors,

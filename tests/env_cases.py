@@ -19,7 +19,7 @@ def policy(obs, rng):
     return np.where(noise, rng.integers(0, 2, len(obs)), right).astype(np.int64)
 
 
-ENV_STEP = 5
+ENV_STEP = 9
 
 
 def noise_of(env):

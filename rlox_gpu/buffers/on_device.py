@@ -474,7 +474,7 @@ def _make_state(
     counters = zeros(3, dtype=torch.int64)
     if device.type == "cuda":
         # Memory that kernels write and the host reads without waiting for them.
-        errors = torch.zeros(3, dtype=torch.int64, pin_memory=True)
+        errors = torch.zeros(3, dtype=torch.int64, device="cpu", pin_memory=True)
     else:
         errors = zeros(3, dtype=torch.int64)
     seen = errors.numpy() if errors.device.type == "cpu" and type(errors) is torch.Tensor else None

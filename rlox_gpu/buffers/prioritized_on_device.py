@@ -13,11 +13,14 @@ from .._checks import finite_number
 from ..kernels.replay import BETA, LARGEST
 from ..kernels.sum_tree import empty_tree, entries_above
 from . import _launches
-from ._arrays import fits_rows
+from ._arrays import as_rows, fits_rows
 from ._device_rows import all_rows
 from ._device_samples import Entry
 from ._specs import Specs
 from .on_device import DeviceBuffer
+
+_INDEX, _PRIORITY = np.dtype(np.int64), np.dtype(np.float64)
+_MOST = 1e290
 
 
 class DevicePrioritizedReplayBuffer(DeviceBuffer):
@@ -90,8 +93,22 @@ class DevicePrioritizedReplayBuffer(DeviceBuffer):
         """Set priorities, see :meth:`rlox_gpu.PrioritizedReplayBuffer.update_priorities`.
 
         One launch, whatever the number. Of several priorities for one index the last one stays.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or shape, or holds something bad in host memory;
+            what is bad in tensors of the device, a later call tells.
         """
-        places = all_rows("indices", indices, (np.dtype(np.int64), ()), -1, self.device)
+        if not self._is_there(indices):
+            indices = as_rows("indices", indices, _INDEX, [], -1)
+            length = len(self)
+            for at in np.flatnonzero((indices < 0) | (indices >= length))[:1]:
+                raise ValueError(
+                    f"indices: expected numbers in [0, {length}), below the buffer's length, got "
+                    f"{indices[at]} at index {at}"
+                )
+        places = all_rows("indices", indices, (_INDEX, ()), -1, self.device)
         given = self._priorities(priorities, len(places))
         with self._lock:
             self._raise_found()
@@ -108,12 +125,25 @@ class DevicePrioritizedReplayBuffer(DeviceBuffer):
                 )
 
     def _priorities(self, priorities: Any, count: int = -1) -> torch.Tensor:
-        if isinstance(priorities, torch.Tensor) and priorities.device == self.device:
+        """On the device, as they came there; those of the host are looked through first."""
+        if self._is_there(priorities) and priorities.dtype is torch.float32:
             fits_rows("priorities", tuple(priorities.shape), (), count)
-            kept = priorities.dtype in (torch.float32, torch.float64)
-            given = priorities.detach().contiguous()
-            return given if kept else given.to(torch.float64)
-        return all_rows("priorities", priorities, (np.dtype(np.float64), ()), count, self.device)
+            kept: torch.Tensor = priorities.detach().contiguous()
+            return kept
+        if not self._is_there(priorities):
+            priorities = as_rows("priorities", priorities, _PRIORITY, [], count)
+            with np.errstate(all="ignore"):
+                good = (priorities >= 0.0) & (priorities < np.inf)
+                good &= priorities**self.alpha <= _MOST
+            for at in np.flatnonzero(~good)[:1]:
+                raise ValueError(
+                    "priorities: expected finite numbers >= 0 whose power of alpha is at most "
+                    f"1e290, got {priorities[at]} at index {at}"
+                )
+        return all_rows("priorities", priorities, (_PRIORITY, ()), count, self.device)
+
+    def _is_there(self, x: Any) -> bool:
+        return isinstance(x, torch.Tensor) and x.device == self.device
 
     def _weigh(self, count: int, priorities: torch.Tensor | None) -> None:
         _launches.update(

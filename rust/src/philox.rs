@@ -11,11 +11,11 @@ pub mod stream {
     pub const PERMUTATION: u32 = 2;
     pub const CATEGORICAL: u32 = 3;
     pub const GAUSSIAN: u32 = 4;
-    pub const ENV_STEP: u32 = 5;
     pub const REPLAY: u32 = 5;
     pub const REPLAY_PRIORITY: u32 = 6;
     pub const REPLAY_SEQUENCE: u32 = 7;
     pub const REPLAY_HINDSIGHT: u32 = 8;
+    pub const ENV_STEP: u32 = 9;
 }
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

@@ -4,8 +4,14 @@
 //! difference: the total depends on the weights alone, not on the way to them, and no error builds
 //! up.
 
+use std::array::from_fn;
+
+use crate::ops::registers::{Arch, Task, run};
+
 /// Children of a node: eight f64 make a cache line.
 const FAN_OUT: usize = 8;
+/// Targets that walk down together.
+const LANES: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -135,14 +141,11 @@ impl Tree {
     /// For each target in `[0, total)`, the first index at which the sum of the weights up to it
     /// exceeds the target. An index of weight zero is never found, unless all are.
     pub fn find(&self, targets: &mut [f64], found: &mut [u32]) {
-        found.fill(0);
-        // Level by level: the lines of one level are fetched for all targets at the same time.
-        for level in self.sums.iter().rev() {
-            for (target, at) in targets.iter_mut().zip(found.iter_mut()) {
-                let child = descend(&level[*at as usize], target);
-                *at = *at * FAN_OUT as u32 + child;
-            }
-        }
+        run(Find {
+            tree: self,
+            targets,
+            found,
+        });
     }
 
     /// All weights become zero.
@@ -160,21 +163,67 @@ fn add(dirty: &mut Vec<u32>, node: u32) {
     }
 }
 
-/// The children before the one that the target falls into are taken off it.
-#[inline(always)]
-fn descend(node: &Node, target: &mut f64) -> u32 {
-    let mut child = 0;
-    let mut before = 0.0;
-    let mut sum = 0.0;
-    for (i, &weight) in node.0.iter().enumerate() {
-        // Where rounding has carried the target past the end, the last weight above zero is meant.
-        let reached = *target >= sum && weight > 0.0;
-        child = if reached { i as u32 } else { child };
-        before = if reached { sum } else { before };
-        sum += weight;
+struct Find<'a> {
+    tree: &'a Tree,
+    targets: &'a mut [f64],
+    found: &'a mut [u32],
+}
+
+impl Task for Find<'_> {
+    #[inline(always)]
+    fn run<A: Arch>(self) {
+        let groups = self.targets.chunks_mut(LANES);
+        for (targets, found) in groups.zip(self.found.chunks_mut(LANES)) {
+            let mut target = [0.0; LANES];
+            let mut at = [0; LANES];
+            target[..targets.len()].copy_from_slice(targets);
+            for level in self.tree.sums.iter().rev() {
+                descend(level, &mut target, &mut at);
+            }
+            targets.copy_from_slice(&target[..targets.len()]);
+            found.copy_from_slice(&at[..found.len()]);
+        }
     }
-    *target -= before;
-    child
+}
+
+/// From nodes to the children that the targets fall into; the children before are taken off them.
+#[inline(always)]
+fn descend(level: &[Node], target: &mut [f64; LANES], at: &mut [u32; LANES]) {
+    let mut weights = [[0.0; LANES]; FAN_OUT];
+    for (lane, &node) in at.iter().enumerate() {
+        for (weights, weight) in weights.iter_mut().zip(level[node as usize].0) {
+            weights[lane] = weight;
+        }
+    }
+    let mut child = [0; LANES];
+    let mut before = [0.0; LANES];
+    let mut sum = [0.0; LANES];
+    // Selections without branches, which become vector code.
+    for (i, weight) in weights.iter().enumerate() {
+        // Weights of zero are never reached: where rounding has carried a target past the end, the
+        // last one above zero is meant.
+        let reaches: [f64; LANES] = from_fn(|lane| {
+            if weight[lane] > 0.0 {
+                target[lane]
+            } else {
+                f64::NEG_INFINITY
+            }
+        });
+        let reached = |lane: usize| reaches[lane] >= sum[lane];
+        child = from_fn(|lane| if reached(lane) { i as u64 } else { child[lane] });
+        before = from_fn(|lane| {
+            if reached(lane) {
+                sum[lane]
+            } else {
+                before[lane]
+            }
+        });
+        sum = from_fn(|lane| sum[lane] + weight[lane]);
+    }
+    for lane in 0..LANES {
+        target[lane] -= before[lane];
+        at[lane] = at[lane] * FAN_OUT as u32 + child[lane] as u32;
+    }
 }
 
 #[inline(always)]
