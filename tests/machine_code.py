@@ -327,7 +327,7 @@ def _replay_cases():
             yield f"replay-sample-{name}-{what}-{n_step}", partial(made.sample, 32)
         obs, flags = torch.zeros(33, *size, dtype=getattr(torch, dtype)), torch.zeros(33) != 0
         rows = (obs, None, torch.zeros(33, 6), torch.zeros(33), flags, flags)
-        yield f"replay-push-{what}", partial(uniform.push_batch, *rows)
+        yield f"replay-push-{what}-{n_step}", partial(uniform.push_batch, *rows)
     yield "replay-sequences", partial(uniform.sample_sequences, 32, 5)
     places = torch.zeros(300).long()
     for dtype in (torch.float32, torch.float64):
