@@ -103,3 +103,28 @@ def make_rows(rng, count, obs=OBS, act=ACT, dtype="float32", ends=0.1, envs=None
     if priorities:
         rows["priorities"] = rng.exponential(size=count)
     return rows
+
+
+def filled(kind=rlox_gpu.ReplayBuffer, obs_dim=3, obs_dtype="float32", **options):
+    """Fifty transitions of random numbers, the same in every call."""
+    buffer = kind(50, obs_dim, 2, obs_dtype=obs_dtype, seed=7, **options)
+    rng = np.random.default_rng(0)
+
+    def rows(shape, dtype):
+        shape = shape if isinstance(shape, tuple) else (shape,)
+        return rng.integers(0, 255, (50, *shape)).astype(dtype)
+
+    def observations():
+        if isinstance(obs_dim, dict):
+            dtypes = obs_dtype if isinstance(obs_dtype, dict) else dict.fromkeys(obs_dim, obs_dtype)
+            return {key: rows(shape, dtypes[key]) for key, shape in obs_dim.items()}
+        return rows(obs_dim, obs_dtype)
+
+    buffer.push_batch(
+        observations(),
+        observations(),
+        rng.standard_normal((50, 2)).astype(np.float32),
+        rng.standard_normal(50).astype(np.float32),
+        *(rng.random((2, 50)) < 0.05),
+    )
+    return buffer

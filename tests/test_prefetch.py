@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from replay_twins import filled
 
 import rlox_gpu
 from rlox_gpu.buffers import prefetch as module
@@ -157,31 +158,6 @@ CASES = {
     "prioritized": (rlox_gpu.PrioritizedReplayBuffer, {}),
     "hindsight": (rlox_gpu.HERBuffer, {"obs_dim": GOALS, "reward_fn": distance}),
 }
-
-
-def filled(kind=rlox_gpu.ReplayBuffer, obs_dim=3, obs_dtype="float32", **options):
-    """Fifty transitions of random numbers, the same in every call."""
-    buffer = kind(50, obs_dim, 2, obs_dtype=obs_dtype, seed=7, **options)
-    rng = np.random.default_rng(0)
-
-    def rows(shape, dtype):
-        shape = shape if isinstance(shape, tuple) else (shape,)
-        return rng.integers(0, 255, (50, *shape)).astype(dtype)
-
-    def observations():
-        if isinstance(obs_dim, dict):
-            dtypes = obs_dtype if isinstance(obs_dtype, dict) else dict.fromkeys(obs_dim, obs_dtype)
-            return {key: rows(shape, dtypes[key]) for key, shape in obs_dim.items()}
-        return rows(obs_dim, obs_dtype)
-
-    buffer.push_batch(
-        observations(),
-        observations(),
-        rng.standard_normal((50, 2)).astype(np.float32),
-        rng.standard_normal(50).astype(np.float32),
-        *(rng.random((2, 50)) < 0.05),
-    )
-    return buffer
 
 
 @pytest.mark.parametrize("case", CASES)

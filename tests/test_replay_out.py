@@ -6,6 +6,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from replay_twins import filled
 
 import rlox_gpu
 
@@ -20,30 +21,6 @@ CASES = {
     "dicts": (rlox_gpu.ReplayBuffer, {"obs_dim": SHAPES, "obs_dtype": DTYPES}),
     "wide": (rlox_gpu.ReplayBuffer, {"obs_dim": (60, 60), "obs_dtype": "uint8"}),
 }
-
-
-def filled(kind=rlox_gpu.ReplayBuffer, obs_dim=3, obs_dtype="float32", **options):
-    """Fifty transitions of random numbers, the same in every call."""
-    buffer = kind(50, obs_dim, 2, obs_dtype=obs_dtype, seed=7, **options)
-    rng = np.random.default_rng(0)
-
-    def rows(shape, dtype):
-        shape = shape if isinstance(shape, tuple) else (shape,)
-        return rng.integers(0, 255, (50, *shape)).astype(dtype)
-
-    def observations():
-        if isinstance(obs_dim, dict):
-            return {key: rows(shape, obs_dtype[key]) for key, shape in obs_dim.items()}
-        return rows(obs_dim, obs_dtype)
-
-    buffer.push_batch(
-        observations(),
-        observations(),
-        rng.standard_normal((50, 2)).astype(np.float32),
-        rng.standard_normal(50).astype(np.float32),
-        *(rng.random((2, 50)) < 0.05),
-    )
-    return buffer
 
 
 def leaves(sample, name="out"):

@@ -19,12 +19,17 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
+def is_there(x: Any, device: torch.device) -> bool:
+    """Whether ``x`` is a tensor of the device, which is not read on the host."""
+    return isinstance(x, torch.Tensor) and x.device == device
+
+
 def one_row(name: str, value: Any, row: Format, device: torch.device) -> torch.Tensor:
     """One row ``[1, ...]``; zeros for None."""
     dtype, shape = row
     if value is None:
         return _zeros(row, 1, device)
-    if isinstance(value, torch.Tensor) and value.device == device:
+    if is_there(value, device):
         if tuple(value.shape) != shape and not value.numel() == math.prod(shape) == 1:
             raise ValueError(f"{name}: expected shape {shape}, got {tuple(value.shape)}")
         return _converted(name, value, dtype).reshape(1, *shape)
@@ -47,7 +52,7 @@ def all_rows(
     dtype, shape = row
     if value is None and may_lack:
         return _zeros(row, count, device)
-    if isinstance(value, torch.Tensor) and value.device == device:
+    if is_there(value, device):
         fits_rows(name, tuple(value.shape), shape, count)
         return _converted(name, value, dtype).reshape(-1, *shape)
     array = as_rows(name, value, dtype, list(shape), count)

@@ -11,8 +11,10 @@ from .._checks import SEEDS
 from ..ops.random import signed
 
 Tensors = list[torch.Tensor]
-# Counters, errors, next slots, steps, tails; fields.
+# Counters, errors, next slots, steps, tails.
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+# A seed, and whether it is a sample's own.
+Draw = tuple[int, bool]
 
 _STATE = (
     "Tensor(a!) counters, Tensor(b!) errors, Tensor(c!) next_slot, Tensor(d!) step, "
@@ -33,31 +35,23 @@ def sample(
     slots: torch.Tensor | None,
     results: Tensors,
     extra: tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None],
-    seed: int | None,
+    draw: Draw,
     n_step: int,
     gamma: float,
-    *,
-    own_seed: int,
 ) -> None:
     """Fill ``results``, one for each field, and discounts, weights and indices."""
     launch = _sample if _dispatch.is_plain_call(*results) else _sample_op
-    number, seeded = (own_seed, False) if seed is None else (seed, True)
-    launch(*state, fields, tree, slots, results, *extra, signed(number), seeded, n_step, gamma)
+    seed, seeded = draw
+    launch(*state, fields, tree, slots, results, *extra, signed(seed), seeded, n_step, gamma)
 
 
 def draw_sequences(
-    state: State,
-    fields: Tensors,
-    slots: torch.Tensor,
-    stride: int,
-    seed: int | None,
-    *,
-    own_seed: int,
+    state: State, fields: Tensors, slots: torch.Tensor, stride: int, draw: Draw
 ) -> None:
     """Write the slots of uniformly drawn sequences to int64 ``slots [B, L]``."""
     launch = _sequences if _dispatch.is_plain_call(slots) else _sequences_op
-    number, seeded = (own_seed, False) if seed is None else (seed, True)
-    launch(*state, fields, slots, stride, signed(number), seeded)
+    seed, seeded = draw
+    launch(*state, fields, slots, stride, signed(seed), seeded)
 
 
 def update(

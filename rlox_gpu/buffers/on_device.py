@@ -229,7 +229,7 @@ class DeviceBuffer(Common):
         buffer's own seed differs at each replay of a graph that holds it.
         """
         count = positive("batch_size", batch_size, _SLOTS)
-        seed = None if seed is None else integer("seed", seed, SEEDS)
+        draw = self._draw(seed)
         with self._lock:
             self._check_not_empty()
             more = [_DISCOUNTS, *self._more] if self._n_step > 1 else self._more
@@ -241,10 +241,9 @@ class DeviceBuffer(Common):
                 None,
                 tensors,
                 extra,
-                seed,
+                draw,
                 self._n_step,
                 self._gamma,
-                own_seed=self._seed,
             )
         return result
 
@@ -265,14 +264,12 @@ class DeviceBuffer(Common):
         count = positive("batch_size", batch_size, _SLOTS)
         length = positive("length", length, _SLOTS) + integer("burn_in", burn_in, _SLOTS)
         stride = positive("stride", stride, WORDS)
-        seed = None if seed is None else integer("seed", seed, SEEDS)
+        draw = self._draw(seed)
         with self._lock:
             self._check_not_empty()
             result, tensors, extra = self._results((count, length), out, [])
             slots = torch.empty((count, length), dtype=torch.int64, device=self.device)
-            _launches.draw_sequences(
-                self._state, self._fields, slots, stride, seed, own_seed=self._seed
-            )
+            _launches.draw_sequences(self._state, self._fields, slots, stride, draw)
             _launches.sample(
                 self._state,
                 self._fields,
@@ -280,10 +277,9 @@ class DeviceBuffer(Common):
                 slots.flatten(),
                 [x.flatten(0, 1) for x in tensors],
                 extra,
-                seed,
+                draw,
                 1,
                 self._gamma,
-                own_seed=self._seed,
             )
         return result
 
@@ -312,6 +308,10 @@ class DeviceBuffer(Common):
         if not callable(draw):
             raise TypeError(f"sample: expected a function, got {described(draw)}")
         return map(draw, repeat(count))
+
+    def _draw(self, seed: Any) -> _launches.Draw:
+        """The seed of a sample: its own, or the buffer's."""
+        return (self._seed, False) if seed is None else (integer("seed", seed, SEEDS), True)
 
     def _tree(self) -> list[torch.Tensor] | None:
         return None

@@ -14,7 +14,7 @@ from ..kernels.replay import BETA, LARGEST
 from ..kernels.sum_tree import empty_tree, entries_above
 from . import _launches
 from ._arrays import as_rows, fits_rows
-from ._device_rows import all_rows
+from ._device_rows import all_rows, is_there
 from ._device_samples import Entry
 from ._specs import Specs
 from .on_device import DeviceBuffer
@@ -100,7 +100,7 @@ class DevicePrioritizedReplayBuffer(DeviceBuffer):
             If an argument is of the wrong kind or shape, or holds something bad in host memory;
             what is bad in tensors of the device, a later call tells.
         """
-        if not self._is_there(indices):
+        if not is_there(indices, self.device):
             indices = as_rows("indices", indices, _INDEX, [], -1)
             length = len(self)
             for at in np.flatnonzero((indices < 0) | (indices >= length))[:1]:
@@ -113,24 +113,15 @@ class DevicePrioritizedReplayBuffer(DeviceBuffer):
         with self._lock:
             self._raise_found()
             if len(places):
-                _launches.update(
-                    self._state,
-                    self._fields,
-                    self._sum_tree,
-                    self._owners,
-                    places,
-                    given,
-                    len(places),
-                    self.alpha,
-                )
+                self._weigh(len(places), given, places)
 
     def _priorities(self, priorities: Any, count: int = -1) -> torch.Tensor:
         """On the device, as they came there; those of the host are looked through first."""
-        if self._is_there(priorities) and priorities.dtype is torch.float32:
+        if is_there(priorities, self.device) and priorities.dtype is torch.float32:
             fits_rows("priorities", tuple(priorities.shape), (), count)
             kept: torch.Tensor = priorities.detach().contiguous()
             return kept
-        if not self._is_there(priorities):
+        if not is_there(priorities, self.device):
             priorities = as_rows("priorities", priorities, _PRIORITY, [], count)
             with np.errstate(all="ignore"):
                 good = (priorities >= 0.0) & (priorities < np.inf)
@@ -142,16 +133,15 @@ class DevicePrioritizedReplayBuffer(DeviceBuffer):
                 )
         return all_rows("priorities", priorities, (_PRIORITY, ()), count, self.device)
 
-    def _is_there(self, x: Any) -> bool:
-        return isinstance(x, torch.Tensor) and x.device == self.device
-
-    def _weigh(self, count: int, priorities: torch.Tensor | None) -> None:
+    def _weigh(
+        self, count: int, priorities: torch.Tensor | None, indices: torch.Tensor | None = None
+    ) -> None:
         _launches.update(
             self._state,
             self._fields,
             self._sum_tree,
             self._owners,
-            None,
+            indices,
             priorities,
             count,
             self.alpha,
