@@ -39,8 +39,10 @@ class Ring(NamedTuple):
     """What a buffer consists of.
 
     ``fields``, arrays ``[capacity, ...]``, are the parts of observations, those of next
-    observations, actions, rewards, terminated, truncated. ``tails`` has for each environment the
-    number, the slot and the step of the transition that its next one follows, slot -1 for none.
+    observations, actions, rewards, terminated, truncated. Where observations are stored once, the
+    next ones' are those of the observations again, longer than the ring (``replay_frames``).
+    ``tails`` has for each environment the number, the slot and the step of the transition that its
+    next one follows, slot -1 for none.
     """
 
     counters: torch.Tensor
@@ -110,6 +112,23 @@ def _slots_by_priority(
 
 
 @triton.jit
+def _slots(tree, given, row, inside, sizes, seed, step, LEVELS: tl.constexpr):
+    """The slots of rows, given or drawn, and importance weights where there are priorities."""
+    errors, sums, least, numbers = tree
+    count, length, capacity = sizes
+    importance = 1.0
+    if given is not None:
+        slot = tl.load(given + row, mask=inside, other=0)
+    elif sums is None:
+        slot = _uniform_slots(row, length, seed, step)
+    else:
+        slot, importance = _slots_by_priority(
+            errors, sums, least, numbers, row, inside, count, capacity, seed, step, LEVELS
+        )
+    return slot, importance
+
+
+@triton.jit
 def _walk_on(next_slot, rewards, slot, inside, n_step, gamma):
     """The last of up to ``n_step`` transitions from ``slot`` on, their reward, its discount."""
     last = slot
@@ -128,7 +147,7 @@ def _walk_on(next_slot, rewards, slot, inside, n_step, gamma):
 
 
 @triton.jit
-def _place(row, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr):
+def place(row, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr):
     """Where this program's piece of rows ``[R, 1]`` lies, and which of it there is."""
     column = tl.program_id(1) * SPAN + tl.arange(0, SPAN)[None, :]
     return row * WIDTH + column, inside & (column < WIDTH)
@@ -136,17 +155,27 @@ def _place(row, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr):
 
 @triton.jit
 def _load_row(source, row, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr):
-    at, there = _place(row, inside, WIDTH, SPAN)
+    at, there = place(row, inside, WIDTH, SPAN)
     return tl.load(source + at, mask=there)
 
 
 @triton.jit
+def _load_frame(
+    frames, breaks, frame, first_break, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr
+):
+    is_break = frame >= first_break
+    x = _load_row(frames, frame, inside & (is_break == 0), WIDTH, SPAN)
+    y = _load_row(breaks, frame - first_break, inside & is_break, WIDTH, SPAN)
+    return tl.where(is_break, y, x)
+
+
+@triton.jit
 def _store_row(target, row, inside, x, WIDTH: tl.constexpr, SPAN: tl.constexpr):
-    at, there = _place(row, inside, WIDTH, SPAN)
+    at, there = place(row, inside, WIDTH, SPAN)
     tl.store(target + at, x, mask=there)
 
 
-@triton.jit(do_not_specialize=["count", "capacity", "seed", "seeded", "n_step"])
+@triton.jit(do_not_specialize=["count", "capacity", "first_break", "seed", "seeded", "n_step"])
 def _sample_kernel(
     counters,
     errors,
@@ -155,13 +184,16 @@ def _sample_kernel(
     numbers,
     given,
     next_slot,
+    next_frame,
     fields,
+    breaks,
     results,
     discounts,
     weights,
     indices,
     count,
     capacity,
+    first_break,
     seed: "u64",  # noqa: F821
     seeded,
     n_step,
@@ -179,14 +211,10 @@ def _sample_kernel(
     draws = tl.load(counters + _DRAWS)
     # A sample with a seed of its own is no draw of the buffer's.
     step = tl.where(seeded != 0, 0, draws + 1).to(tl.uint32)
-    if given is not None:
-        slot = tl.load(given + row, mask=inside, other=0)
-    elif sums is None:
-        slot = _uniform_slots(row, length, seed, step)
-    else:
-        slot, importance = _slots_by_priority(
-            errors, sums, least, numbers, row, inside, count, capacity, seed, step, LEVELS
-        )
+    tree = (errors, sums, least, numbers)
+    sizes = (count, length, capacity)
+    slot, importance = _slots(tree, given, row, inside, sizes, seed, step, LEVELS)
+    if weights is not None:  # noqa: SIM102 - the compiler's decision, then the program's
         if tl.program_id(1) == 0:
             tl.store(weights + row, importance, mask=inside)
             tl.store(indices + row, slot, mask=inside)
@@ -196,17 +224,22 @@ def _sample_kernel(
         last, reward, discount = _walk_on(next_slot, fields[REWARDS], slot, inside, n_step, gamma)
         if tl.program_id(1) == 0:
             tl.store(discounts + row, discount.to(tl.float32), mask=inside)
+    if next_frame is not None:
+        frame = tl.load(next_frame + last, mask=inside, other=0).to(tl.int64)
 
     # All loads are under way before the first of them is waited for.
     loaded = ()
     for f in tl.static_range(len(WIDTHS)):
-        # What comes after a transition is taken from the last one of several.
-        if (f >= PARTS and f < 2 * PARTS) or f > REWARDS:
-            x = _load_row(fields[f], last, inside, WIDTHS[f], SPANS[f])
+        if next_frame is not None and f >= PARTS and f < 2 * PARTS:
+            x = _load_frame(
+                fields[f], breaks[f - PARTS], frame, first_break, inside, WIDTHS[f], SPANS[f]
+            )
         elif f == REWARDS and next_slot is not None:
             x = reward.to(tl.float32)
         else:
-            x = _load_row(fields[f], slot, inside, WIDTHS[f], SPANS[f])
+            # What comes after a transition is taken from the last one of several.
+            at = last if (f >= PARTS and f < 2 * PARTS) or f > REWARDS else slot
+            x = _load_row(fields[f], at, inside, WIDTHS[f], SPANS[f])
         loaded = loaded + (x,)
     for f in tl.static_range(len(WIDTHS)):
         _store_row(results[f], row, inside, loaded[f], WIDTHS[f], SPANS[f])
@@ -327,7 +360,7 @@ class _Tiles(NamedTuple):
     num_warps: int
 
 
-def _tiles(fields: Sequence[torch.Tensor]) -> _Tiles:
+def tiles_of(fields: Sequence[torch.Tensor]) -> _Tiles:
     """How programs share the rows of ``fields [capacity, ...]``."""
     widths = tuple(x[0].numel() for x in fields)
     spans = tuple(
@@ -346,8 +379,8 @@ def launch_push(ring: Ring, rows: Sequence[torch.Tensor], num_envs: int, *, link
 
     Row ``i`` is of environment ``i % num_envs``; with ``link=False`` the links are the caller's.
     """
-    count, capacity = rows[0].shape[0], ring.fields[0].shape[0]
-    tiles = _tiles(ring.fields)
+    count, capacity = rows[0].shape[0], len(ring.next_slot)
+    tiles = tiles_of(ring.fields)
     envs = min(128, triton.next_power_of_2(num_envs))
     with current(ring.counters.device):
         _push_kernel[(triton.cdiv(count, tiles.rows), tiles.pieces)](
@@ -374,6 +407,8 @@ def launch_sample(
     ring: Ring,
     tree: tuple[torch.Tensor, ...] | None,
     slots: torch.Tensor | None,
+    next_frame: torch.Tensor | None,
+    breaks: Sequence[torch.Tensor],
     results: Sequence[torch.Tensor],
     extra: tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None],
     seed: int,
@@ -384,10 +419,10 @@ def launch_sample(
     """Fill ``results [B, ...]``: one for each field, then discounts, weights and indices.
 
     The slots are drawn by the priorities of ``tree`` (sums, least, numbers), or are given, or are
-    drawn uniformly.
+    drawn uniformly. ``next_frame`` and ``breaks`` are there if observations are stored once.
     """
-    count, capacity = results[0].shape[0], ring.fields[0].shape[0]
-    tiles = _tiles(ring.fields)
+    count, capacity = results[0].shape[0], len(ring.next_slot)
+    tiles = tiles_of(ring.fields)
     sums, least, numbers = (None, None, None) if tree is None else tree
     discounts, weights, indices = extra
     with current(ring.counters.device):
@@ -399,13 +434,16 @@ def launch_sample(
             numbers,
             slots,
             None if discounts is None else ring.next_slot,
+            next_frame,
             tuple(map(as_bytes, ring.fields)),
+            None if next_frame is None else tuple(map(as_bytes, breaks)),
             tuple(map(as_bytes, results)),
             discounts,
             weights,
             indices,
             count,
             capacity,
+            ring.fields[0].shape[0],
             seed,
             int(seeded),
             n_step,

@@ -225,7 +225,7 @@ def launch_update(
 
     Without priorities these get the largest weight so far. A count of 0 sums up all weights.
     """
-    capacity = ring.fields[0].shape[0]
+    capacity = len(ring.next_slot)
     sums, least, numbers = tree
     with current(ring.counters.device):
         _update_kernel[(1,)](

@@ -189,7 +189,7 @@ def _follow_kernel(
 def launch_sequences(ring: Ring, slots: torch.Tensor, stride: int, seed: int, seeded: bool) -> None:
     """Write the slots of uniformly drawn sequences to int64 ``slots [B, L]``."""
     count, length = slots.shape
-    capacity = ring.fields[0].shape[0]
+    capacity = len(ring.next_slot)
     device = slots.device
     blocks = triton.cdiv(capacity, _SLOTS.value)
     starts = torch.empty(count, dtype=torch.int64, device=device)

@@ -328,6 +328,15 @@ def _replay_cases():
         obs, flags = torch.zeros(33, *size, dtype=getattr(torch, dtype)), torch.zeros(33) != 0
         rows = (obs, None, torch.zeros(33, 6), torch.zeros(33), flags, flags)
         yield f"replay-push-{what}-{n_step}", partial(uniform.push_batch, *rows)
+        with _dispatch.force_triton():
+            options |= {"num_envs": 3, "deduplicate": True}
+            once = rlox_gpu.ReplayBuffer(capacity, size, 6, **options)
+        once._pushed = 1
+        yield f"replay-sample-once-{what}-{n_step}", partial(once.sample, 32)
+        if n_step == 1:
+            envs = torch.arange(33) % 3
+            yield f"replay-push-once-{what}", partial(once.push_batch, *rows)
+            yield f"replay-push-once-given-{what}", partial(once.push_batch, *rows, envs=envs)
     yield "replay-sequences", partial(uniform.sample_sequences, 32, 5)
     places = torch.zeros(300).long()
     for dtype in (torch.float32, torch.float64):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from replay_twins import Twins, assert_same, make_rows, to
+from replay_twins import Twins, assert_same, frames_read, make_rows, make_steps, to
 
 import rlox_gpu
 
@@ -94,6 +94,119 @@ def check_replay_images_are_copied_piece_by_piece(device):
     twins = Twins(device, 6, (60, 160), 1, obs_dtype="uint8")
     twins.extend(make_rows(rng, 8, (60, 160), 1, "uint8"))
     twins.sample(5)
+
+
+@pytest.mark.parametrize(("num_envs", "capacity"), [(1, 1), (1, 17), (3, 3), (3, 40), (5, 23)])
+@pytest.mark.parametrize("n_step", [1, 3])
+def check_replay_observations_stored_once(device, num_envs, capacity, n_step):
+    """In turn and in any order, across the ring's end, more rows than there are slots."""
+    rng = np.random.default_rng(20)
+    options = {"num_envs": num_envs, "n_step": n_step, "deduplicate": True}
+    twins = Twins(device, capacity, 3, 1, **options)
+    ends = np.zeros((num_envs, 3), np.float32)
+    for times, envs in ((1, None), (4, num_envs), (3, None), (2, num_envs), (13, None), (2, None)):
+        twins.extend(make_steps(rng, ends, times * num_envs, envs))
+        twins.sample(20)
+        twins.check()
+        once = twins.device._once
+        frames = once._next_frame[: len(twins.device)].tolist()
+        assert len(set(frames)) == len(frames)
+        assert int(once._used) == sum(frame >= capacity + num_envs for frame in frames)
+
+
+def check_replay_stored_once_whatever_the_bits(device):
+    """Zeros of two signs differ, a NaN is itself; a broken row is not taken for its neighbour."""
+    kind = rlox_gpu.ReplayBuffer
+    buffer = kind(8, 2, 1, device=device, deduplicate=True)
+    zero, minus = np.array([0.0, 1.0], np.float32), np.array([-0.0, 1.0], np.float32)
+    nan = np.array([np.nan, 1.0], np.float32)
+    obs = torch.from_numpy(np.stack([zero, minus, nan, nan])).to(device)
+    following = torch.from_numpy(np.stack([zero, nan, nan, zero])).to(device)
+    flags = torch.zeros(4, dtype=torch.bool, device=device)
+    buffer.push_batch(obs, following, obs[:, :1], obs[:, 1], flags, flags)
+    assert int(buffer._once._used) == 1
+    kept = frames_read(buffer)["pairs.0"]
+    wanted = torch.stack([obs, following], 1).cpu().numpy()
+    np.testing.assert_array_equal(kept, wanted.view(np.uint8).reshape(kept.shape))
+
+
+def check_replay_images_stored_once(device):
+    """Frames of several pieces, of which one byte may be what differs."""
+    rng = np.random.default_rng(21)
+    options = {"obs_dtype": "uint8", "num_envs": 2, "deduplicate": True, "prioritized": True}
+    twins = Twins(device, 6, (60, 160), 1, **options)
+    ends = np.zeros((2, 60, 160), np.uint8)
+    for _ in range(3):
+        rows = make_steps(rng, ends, 4, breaks=0.0)
+        rows["obs"][1, -1, -1] ^= 1
+        twins.extend(rows)
+        twins.check()
+        twins.sample(5)
+
+
+def check_replay_dict_observations_stored_once(device, tmp_path):
+    """Parts are stored once together, and files go from one to the other."""
+    rng = np.random.default_rng(22)
+    shapes, dtypes = {"image": (4, 4), "state": 3}, {"image": "uint8", "state": "float64"}
+    twins = Twins(device, 12, shapes, 1, obs_dtype=dtypes, num_envs=2, deduplicate=True)
+    ends = {"image": np.zeros((2, 4, 4), np.uint8), "state": np.zeros((2, 3))}
+    for count in (4, 14, 6):
+        parts = {key: make_steps(rng, x, count, breaks=0.1) for key, x in ends.items()}
+        rows = parts["state"] | {"terminated": np.arange(count) == 1}
+        rows["truncated"] = ~rows["terminated"] & (np.arange(count) == 2)
+        for name in ("obs", "next_obs"):
+            rows[name] = {key: part[name] for key, part in parts.items()}
+        twins.extend(rows)
+        twins.check()
+        twins.sample(9)
+        twins.sample_sequences(4, 2)
+        twins.host.save(tmp_path / "host")
+        twins.device.save(tmp_path / "device")
+        twins.host = rlox_gpu.ReplayBuffer.load(tmp_path / "device")
+        twins.device = rlox_gpu.ReplayBuffer.load(tmp_path / "host", device=device)
+        twins.check()
+
+
+def check_replay_stored_once_from_the_start(device):
+    """Single pushes without next observations, and all over again."""
+    rng = np.random.default_rng(23)
+    twins = Twins(device, 5, 2, 1, num_envs=2, deduplicate=True)
+    for _ in range(2):
+        for t in range(9):
+            obs = rng.integers(0, 2, 2).astype(np.float32)
+            for buffer in (twins.host, twins.device):
+                buffer.push(obs, 0.5, 1.0, False, t % 4 == 3, env=t * t % 2)
+            twins.check()
+        for buffer in (twins.host, twins.device):
+            buffer.clear()
+    twins.extend(make_rows(rng, 4, 2, 1))
+    twins.sample(6)
+    twins.check()
+
+
+def check_replay_memory_grows_with_the_breaks(device):
+    rng = np.random.default_rng(24)
+    twins = Twins(device, 160, 2, 1, num_envs=2, deduplicate=True)
+    ends = np.zeros((2, 2), np.float32)
+    once = twins.device._once
+    for _ in range(10):
+        twins.extend(make_steps(rng, ends, 40, breaks=0.02))
+    assert len(once._free) == len(once.breaks[0]) == 20
+    rooms = []
+    for _ in range(6):
+        twins.extend(make_steps(rng, ends, 40, breaks=1.0))
+        twins.check()
+        twins.sample(20)
+        rooms.append(len(once._free))
+        held = [frame - 162 for frame in once._next_frame.tolist() if frame >= 162]
+        free = once._free[int(once._used) :].tolist()
+        assert sorted(held + free) == list(range(rooms[-1]))
+    assert rooms == sorted(rooms)
+    assert rooms[-1] == len(once.breaks[0]) == 160
+    for _ in range(6):
+        twins.extend(make_steps(rng, ends, 40, breaks=0.0))
+    twins.check()
+    assert int(once._used) == 0
 
 
 def check_replay_of_dict_observations(device):

@@ -54,12 +54,28 @@ class Twins:
 
     def check(self):
         """The whole contents, sums of weights included."""
-        wanted, found = self.host.contents(), self.device.contents()
+        wanted, found = frames_read(self.host), frames_read(self.device)
         assert found.keys() == wanted.keys()
         for key, x in wanted.items():
             np.testing.assert_array_equal(found[key], x, err_msg=key)
         if hasattr(self.host, "total_weight"):
             assert self.device.total_weight == self.host.total_weight
+
+
+def frames_read(buffer):
+    """The contents with the observations of each transition, however their frames are stored."""
+    contents = buffer.contents()
+    kept = {k: x for k, x in contents.items() if not k.startswith(("frames", "pairs", "tails"))}
+    if "pairs.0" not in contents or not len(buffer):
+        return kept
+    obs = buffer.sample(1, seed=0)["obs"]
+    for at, x in enumerate(obs.values() if isinstance(obs, dict) else [obs]):
+        chunks = [x for name, x in contents.items() if name.startswith(f"frames.{at}.")]
+        frames = np.concatenate(chunks).reshape(-1, x[0].nbytes)
+        pairs = contents[f"pairs.{at}"].view(np.uint32).reshape(-1, 2)
+        assert pairs.max() < contents[f"frames.{at}"].view(np.uint64)[0]
+        kept[f"pairs.{at}"] = frames[pairs]
+    return kept
 
 
 def to(x, device):
@@ -102,6 +118,21 @@ def make_rows(rng, count, obs=OBS, act=ACT, dtype="float32", ends=0.1, envs=None
         rows["envs"] = rng.integers(0, envs, count)
     if priorities:
         rows["priorities"] = rng.exponential(size=count)
+    return rows
+
+
+def make_steps(rng, ends, count, envs=None, breaks=0.2):
+    """Transitions that begin where their environment's last one ended, but for some.
+
+    ``ends [N, ...]`` are those places, which are brought up to date.
+    """
+    num_envs, *shape = ends.shape
+    rows = make_rows(rng, count, tuple(shape), 1, ends.dtype, envs=envs)
+    for i in range(count):
+        env = i % num_envs if envs is None else rows["envs"][i]
+        if rng.random() >= breaks:
+            rows["obs"][i] = ends[env]
+        ends[env] = rows["next_obs"][i]
     return rows
 
 

@@ -5,9 +5,11 @@ import pytest
 import torch
 from fake_device import run_on_fake_device
 from replay_twins import make_rows, to
+from simulation import simulated
 
 import rlox_gpu
 from rlox_gpu import _dispatch
+from rlox_gpu.buffers import _device_frames
 from rlox_gpu.buffers._device_rows import all_rows
 
 ROWS = to(make_rows(np.random.default_rng(0), 4, 3, 2), "cpu")
@@ -58,7 +60,6 @@ def test_bad_devices(device, error, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"deduplicate": True}, "deduplicate: expected False for a buffer on a device"),
         ({"num_envs": 9}, "capacity: expected at least num_envs = 9 on a device, got 8"),
         ({"capacity": 1 << 31}, r"capacity: expected less than 2\*\*31 on a device"),
     ],
@@ -213,6 +214,27 @@ def test_damaged_contents_are_refused(buffer):
     assert len(buffer) == 0
 
 
+def test_graphs_and_memory_that_may_grow(monkeypatch):
+    """A capture cannot get memory, and what a graph samples from stays where it is."""
+    rng = np.random.default_rng(1)
+    with simulated():
+        buffer = rlox_gpu.ReplayBuffer(64, 3, 1, deduplicate=True, device="cpu")
+        buffer.extend(to(make_rows(rng, 8, 3, 1), "cpu"))
+        with monkeypatch.context() as capture:
+            capture.setattr(_device_frames, "is_capturing", lambda device: True)
+            with pytest.raises(RuntimeError, match="push_batch: a push with deduplicate=True may"):
+                buffer.extend(to(make_rows(rng, 8, 3, 1), "cpu"))
+            assert len(buffer) == 8
+            buffer.sample(4, seed=0)
+        buffer.extend(to(make_rows(rng, 8, 3, 1), "cpu"))
+        after = buffer.contents()
+        with pytest.raises(RuntimeError, match="push_batch: so many episodes need more memory"):
+            buffer.extend(to(make_rows(rng, 40, 3, 1), "cpu"))
+        assert len(buffer) == 16
+        for name, x in buffer.contents().items():
+            np.testing.assert_array_equal(x, after[name], err_msg=name)
+
+
 def buffers_work():
     import torch
 
@@ -221,8 +243,9 @@ def buffers_work():
     def zeros(*size, dtype=torch.float32):
         return torch.zeros(size, dtype=dtype, device="gpu")
 
-    for kind in (rlox_gpu.ReplayBuffer, rlox_gpu.PrioritizedReplayBuffer):
-        buffer = kind(100, 3, 2, num_envs=4, n_step=2, device="gpu")
+    uniform, prioritized = rlox_gpu.ReplayBuffer, rlox_gpu.PrioritizedReplayBuffer
+    for kind, once in ((uniform, False), (prioritized, False), (uniform, True)):
+        buffer = kind(100, 3, 2, num_envs=4, n_step=2, deduplicate=once, device="gpu")
         flags = zeros(8, dtype=torch.bool)
         for _ in range(3):
             rows = (zeros(8, 3), zeros(8, 3), zeros(8, 2), zeros(8), flags, flags)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from replay_twins import make_rows, to
+from replay_twins import make_rows, make_steps, to
 
 import rlox_gpu
 
@@ -73,6 +73,37 @@ def test_the_host_never_waits():
         torch.cuda.set_sync_debug_mode("default")
     buffer.check()
     assert sequences["obs"].shape == (16, 2, 17)
+
+
+def test_the_host_waits_for_frames_only_where_they_may_lack():
+    """Episodes of eight steps or more need no further memory, so that graphs may sample as well."""
+    rng = np.random.default_rng(5)
+    options = {"obs_dtype": "uint8", "num_envs": 16, "deduplicate": True, "seed": 2}
+    buffer = rlox_gpu.ReplayBuffer(4096, (8, 8), 1, device="cuda", **options)
+    host = rlox_gpu.ReplayBuffer(4096, (8, 8), 1, **options)
+    ends = np.zeros((16, 8, 8), np.uint8)
+    steps = [make_steps(rng, ends, 16, breaks=0.02) for _ in range(64)]
+    there = [to(rows, "cuda") for rows in steps]
+    for rows in there[:2]:
+        buffer.extend(rows)
+    out = buffer.sample(64)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        buffer.sample(64, out=out)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for rows in there[2:]:
+            buffer.extend(rows)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for rows in steps:
+        host.extend(rows)
+    host.sample(64)
+    for _ in range(3):
+        graph.replay()
+        wanted = host.sample(64)
+        assert_equal(on_host(out), {name: torch.from_numpy(x) for name, x in wanted.items()})
 
 
 def test_a_bad_priority_is_told_by_a_later_call():

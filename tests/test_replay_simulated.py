@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import replay_kernel_cases as cases
 import torch
-from replay_twins import Twins, make_rows, to
+from replay_twins import Twins, make_rows, make_steps, to
 from simulation import simulated
 
 import rlox_gpu
@@ -40,6 +40,34 @@ def test_sequences_are_those_of_the_cpu(arch):
 def test_observations_of_any_dtype(dtype):
     with simulated():
         cases.check_replay_observations_of_any_dtype("cpu", (5,), dtype)
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "capacity", "n_step", "arch"),
+    [(1, 1, 1, 90), (1, 17, 3, 90), *((5, 23, 3, arch) for arch in ARCHITECTURES)],
+)
+def test_observations_stored_once(num_envs, capacity, n_step, arch):
+    with simulated(arch=arch):
+        cases.check_replay_observations_stored_once("cpu", num_envs, capacity, n_step)
+
+
+def test_other_observations_stored_once(tmp_path):
+    with simulated():
+        cases.check_replay_stored_once_whatever_the_bits("cpu")
+        cases.check_replay_images_stored_once("cpu")
+        cases.check_replay_dict_observations_stored_once("cpu", tmp_path)
+        cases.check_replay_stored_once_from_the_start("cpu")
+
+
+def test_many_rows_stored_once():
+    """More rows than the program that settles their frames holds at once."""
+    rng = np.random.default_rng(6)
+    with simulated():
+        twins = Twins("cpu", 2500, 1, 1, num_envs=3, deduplicate=True)
+        ends = np.zeros((3, 1), np.float32)
+        for count, envs in ((300, None), (2100, 3), (2400, None)):
+            twins.extend(make_steps(rng, ends, count, envs))
+            twins.check()
 
 
 def test_bad_priorities_change_nothing():
@@ -106,6 +134,49 @@ def test_images_are_moved_once():
         assert launch.coalescing_efficiency > 0.9
 
 
+def test_images_are_stored_once():
+    rng = np.random.default_rng(7)
+    shape, image = (84, 84, 4), 84 * 84 * 4
+    ends = np.zeros((2, *shape), np.uint8)
+    with simulated() as simulation:
+        buffer = rlox_gpu.ReplayBuffer(
+            16, shape, 1, obs_dtype="uint8", num_envs=2, deduplicate=True, device="cpu"
+        )
+        for _ in range(2):
+            rows = make_steps(rng, ends, 8, breaks=0.0)
+            rows["obs"][4] ^= 1
+            buffer.extend(to(rows, "cpu"))
+        buffer.sample(8)
+    compare, settle, move, push = simulation.launches[4:8]
+    sample = simulation.launches[-1]
+    assert [launch.kernel for launch in simulation.launches[4:]] == [
+        "_compare_kernel",
+        "_settle_kernel",
+        "_move_kernel",
+        "_push_kernel",
+        "_sample_kernel",
+    ]
+
+    def moved(launch):
+        return 32 * launch.global_load_sectors, 32 * launch.global_store_sectors
+
+    def close(found, images):
+        """Beside the images, what each of the eight rows' programs looks up."""
+        programs = 8 * -(-image // 4096)
+        return images * image <= found <= 1.05 * images * image + 320 * programs
+
+    # Each row with the frame before it; nothing but marks is written.
+    assert close(moved(compare)[0], 16)
+    assert moved(compare)[1] <= 1024
+    assert max(moved(settle)) <= 4096
+    # What is new: a break, and where each of two environments is now.
+    assert all(close(found, 3) for found in moved(move))
+    assert all(close(found, 8) for found in moved(push))
+    assert all(close(found, 16) for found in moved(sample))
+    for launch in (compare, move, push, sample):
+        assert launch.coalescing_efficiency > 0.9
+
+
 def test_a_draw_reads_two_lines_of_each_level():
     """Rows of a single number: little else is read."""
     rng = np.random.default_rng(4)
@@ -146,8 +217,14 @@ def test_the_launches_are_ops_that_torch_understands():
         tests = ("test_schema", "test_faketensor")
         for op, arguments in (
             (_launches._push_op, (pushed, 1, True)),
-            (_launches._sample_op, (tree, None, results, *extra, 0, False, 1, 0.9)),
+            (_launches._sample_op, (tree, None, None, [], results, *extra, 0, False, 1, 0.9)),
             (_launches._sequences_op, (slots, 1, 0, False)),
             (_launches._update_op, update),
         ):
             torch.library.opcheck(op, (*state, fields, *arguments), test_utils=tests)
+
+        once = rlox_gpu.ReplayBuffer(32, 3, 1, seed=0, deduplicate=True, device="cpu")
+        once.extend(rows)
+        frames = (once._once._frames(), once._once.breaks)
+        arguments = (*once._state, once._fields, *frames, None, [rows["obs"]], [rows["next_obs"]])
+        torch.library.opcheck(_launches._frames_op, arguments, test_utils=tests)

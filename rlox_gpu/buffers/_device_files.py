@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .._checks import WORDS
 from ..kernels.replay import DRAWS, PUSHED
+from ._device_frames import StoredOnce
 from ._device_rows import Format
 from ._launches import State
 
@@ -18,15 +19,22 @@ _TERMINATED, _TRUNCATED = 1, 2  # bits of a flag byte
 _NONE = WORDS - 1  # the slot of no transition
 
 
-def contents_of(state: State, fields: list[torch.Tensor]) -> dict[str, NDArray[Any]]:
+def contents_of(
+    state: State, fields: list[torch.Tensor], once: StoredOnce | None
+) -> dict[str, NDArray[Any]]:
     """Arrays by the names that the compiled core has for them; waits for the device."""
     counters, _, next_slot, step, tails = (x.cpu().numpy() for x in state)
     pushed = int(counters[PUSHED])
     length = min(pushed, len(next_slot))
-    *observations, actions, rewards, terminated, truncated = (
-        x[:length].cpu().numpy() for x in fields
-    )
-    parts = len(observations) // 2
+    actions, rewards, terminated, truncated = (x[:length].cpu().numpy() for x in fields[-4:])
+    if once is None:
+        parts = (len(fields) - 4) // 2
+        names = [f"{name}.{at}" for name in ("obs", "next_obs") for at in range(parts)]
+        observations = {
+            name: x[:length].cpu().numpy() for name, x in zip(names, fields[:-4], strict=True)
+        }
+    else:
+        observations = once.contents(pushed)
     links = tails.copy()
     links[links[:, 1] < 0] = (0, _NONE, 0)
     return {
@@ -35,8 +43,7 @@ def contents_of(state: State, fields: list[torch.Tensor]) -> dict[str, NDArray[A
         "rewards": rewards,
         "flags": terminated.astype(np.uint8) * _TERMINATED
         | truncated.astype(np.uint8) * _TRUNCATED,
-        **{f"obs.{at}": x for at, x in enumerate(observations[:parts])},
-        **{f"next_obs.{at}": x for at, x in enumerate(observations[parts:])},
+        **observations,
         "links.next": next_slot[:length],
         "links.step": step[:length],
         "links.tails": links,
@@ -49,6 +56,7 @@ def take_over(
     state: State,
     fields: list[torch.Tensor],
     formats: list[Format],
+    once: StoredOnce | None,
 ) -> int:
     """Write contents that fit to a device; the number of pushes that they are the result of."""
 
@@ -61,13 +69,17 @@ def take_over(
     parts = (len(fields) - 4) // 2
     flags = array("flags", np.uint8)
     sources: list[NDArray[Any]] = [
-        *(contents[f"obs.{at}"] for at in range(parts)),
-        *(contents[f"next_obs.{at}"] for at in range(parts)),
         contents["actions"],
         contents["rewards"],
         flags & _TERMINATED != 0,
         flags & _TRUNCATED != 0,
     ]
+    if once is None:
+        names = [f"{name}.{at}" for name in ("obs", "next_obs") for at in range(parts)]
+        sources = [*(contents[name] for name in names), *sources]
+    else:
+        once.take_over(contents, formats[:parts], pushed)
+        fields, formats = fields[2 * parts :], formats[2 * parts :]
     for field, (dtype, shape), source in zip(fields, formats, sources, strict=True):
         rows = source.view(dtype).reshape(length, *shape)
         field[:length].copy_(torch.from_numpy(rows.copy()))

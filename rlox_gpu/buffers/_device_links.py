@@ -9,6 +9,25 @@ import torch
 from numpy.typing import NDArray
 
 
+def _by_environment(
+    envs: NDArray[Any],
+) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.bool_]]:
+    """Rows by environment, those of each in their order; their environments; where one begins."""
+    order = np.argsort(envs, kind="stable")
+    sorted_envs = envs[order]
+    return order, sorted_envs, np.append(True, sorted_envs[1:] != sorted_envs[:-1])
+
+
+def origins(envs: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """For each row its environment, its row before or -1, and whether it is its last: [3, B]."""
+    order, _, begins = _by_environment(envs)
+    before, last = np.full(len(envs), -1), np.ones(len(envs), np.int64)
+    follows = ~begins[1:]
+    before[order[1:][follows]] = order[:-1][follows]
+    last[order[:-1][follows]] = 0
+    return torch.from_numpy(np.stack([envs, before, last])).to(device)
+
+
 def link(
     pushed: torch.Tensor,
     next_slot: torch.Tensor,
@@ -23,10 +42,7 @@ def link(
     end an episode, ``envs`` on the host whose they are. The rows fit into the ring.
     """
     capacity, device = len(next_slot), next_slot.device
-    # By environment, the rows of each in their order.
-    order = np.argsort(envs, kind="stable")
-    sorted_envs = envs[order]
-    begins = np.append(True, sorted_envs[1:] != sorted_envs[:-1])
+    order, sorted_envs, begins = _by_environment(envs)
     ends_at = np.flatnonzero(np.append(begins[1:], True))
     begins_at = np.flatnonzero(begins)
 

@@ -28,11 +28,27 @@ def push(state: State, fields: Tensors, rows: Tensors, num_envs: int, link: bool
     launch(*state, fields, rows, num_envs, link)
 
 
+def store_once(
+    state: State,
+    fields: Tensors,
+    frames: Tensors,
+    breaks: Tensors,
+    whose: torch.Tensor | None,
+    obs: Tensors,
+    next_obs: Tensors,
+) -> None:
+    """Store the next observations of contiguous rows, before :func:`push` stores the others."""
+    launch = _frames if _dispatch.is_plain_call(*obs, *next_obs) else _frames_op
+    launch(*state, fields, frames, breaks, whose, obs, next_obs)
+
+
 def sample(
     state: State,
     fields: Tensors,
     tree: Tensors | None,
     slots: torch.Tensor | None,
+    next_frame: torch.Tensor | None,
+    breaks: Tensors,
     results: Tensors,
     extra: tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None],
     draw: Draw,
@@ -42,7 +58,8 @@ def sample(
     """Fill ``results``, one for each field, and discounts, weights and indices."""
     launch = _sample if _dispatch.is_plain_call(*results) else _sample_op
     seed, seeded = draw
-    launch(*state, fields, tree, slots, results, *extra, signed(seed), seeded, n_step, gamma)
+    drawn = (tree, slots, next_frame, breaks)
+    launch(*state, fields, *drawn, results, *extra, signed(seed), seeded, n_step, gamma)
 
 
 def draw_sequences(
@@ -83,15 +100,23 @@ def _push(*arguments: Any) -> None:
     launch_push(_ring(*state), rows, num_envs, link=link)
 
 
+def _frames(*arguments: Any) -> None:
+    from ..kernels.replay_frames import Frames, launch_frames
+
+    *state, frames, breaks, whose, obs, next_obs = arguments
+    launch_frames(_ring(*state), Frames(*frames), breaks, whose, obs, next_obs)
+
+
 def _sample(*arguments: Any) -> None:
     from ..kernels.replay import launch_sample
 
-    *state, tree, slots, results, discounts, weights, indices, seed, seeded, n_step, gamma = (
-        arguments
+    state, drawn, (results, *extra, seed, seeded, n_step, gamma) = (
+        arguments[:6],
+        arguments[6:10],
+        arguments[10:],
     )
-    extra = (discounts, weights, indices)
     draw = (seed % SEEDS, seeded)
-    launch_sample(_ring(*state), tree, slots, results, extra, *draw, n_step, gamma)
+    launch_sample(_ring(*state), *drawn, results, tuple(extra), *draw, n_step, gamma)
 
 
 def _sequences(*arguments: Any) -> None:
@@ -117,8 +142,14 @@ def _register(schema: str, body: Any) -> Any:
 
 
 _push_op = _register(f"replay_push_({_STATE}, Tensor[] rows, int num_envs, bool link) -> ()", _push)
+_frames_op = _register(
+    f"replay_frames_({_STATE}, Tensor(g!)[] frames, Tensor(h!)[] breaks, Tensor? whose, "
+    "Tensor[] obs, Tensor[] next_obs) -> ()",
+    _frames,
+)
 _sample_op = _register(
-    f"replay_sample_({_STATE}, Tensor[]? tree, Tensor? slots, Tensor(g!)[] results, "
+    f"replay_sample_({_STATE}, Tensor[]? tree, Tensor? slots, Tensor? next_frame, "
+    "Tensor[] breaks, Tensor(g!)[] results, "
     "Tensor(h!)? discounts, Tensor(i!)? weights, Tensor(j!)? indices, int seed, bool seeded, "
     "int n_step, float gamma) -> ()",
     _sample,

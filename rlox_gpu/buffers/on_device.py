@@ -2,7 +2,8 @@
 
 ``ReplayBuffer(..., device="cuda")`` makes these. Pushing is one launch, sampling another, both on
 torch's current stream, and nothing waits for the device: what only it can find, such as a priority
-that is NaN, is told by a later call. Calls on one buffer belong on one stream.
+that is NaN, is told by a later call. Observations that are stored once take three launches more,
+and waiting where memory might have to grow. Calls on one buffer belong on one stream.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from . import _launches
 from ._arrays import as_rows
 from ._common import Common
 from ._device_files import contents_of, take_over
+from ._device_frames import StoredOnce
 from ._device_links import link
 from ._device_rows import all_rows, one_row, torch_dtype
 from ._device_samples import Entry, given_sample, new_sample
+from ._device_state import check_device, is_capturing, make_state, wait_for
 from ._specs import Specs, positive
 
 if TYPE_CHECKING:
@@ -49,11 +52,6 @@ class DeviceBuffer(Common):
     """
 
     def __init__(self, specs: Specs, device: torch.device) -> None:
-        if specs.numbers["deduplicate"]:
-            raise ValueError(
-                "deduplicate: expected False for a buffer on a device, got True; keep the buffer "
-                "in host memory and prefetch from it with batches()"
-            )
         capacity, num_envs = specs.capacity, specs.numbers["num_envs"]
         if capacity >= _SLOTS:
             raise ValueError(f"capacity: expected less than 2**31 on a device, got {capacity}")
@@ -61,7 +59,7 @@ class DeviceBuffer(Common):
             raise ValueError(
                 f"capacity: expected at least num_envs = {num_envs} on a device, got {capacity}"
             )
-        _check_device(device)
+        check_device(device)
         self.capacity: int = capacity
         self.num_envs: int = num_envs
         self._settings = specs.settings()
@@ -78,11 +76,16 @@ class DeviceBuffer(Common):
             Entry(*name, torch_dtype(dtype), shape)
             for name, (dtype, shape) in zip(names, self._formats, strict=True)
         ]
-        self._fields = [
+        self._once: StoredOnce | None = None
+        self._fields: list[torch.Tensor] = []
+        if specs.numbers["deduplicate"]:
+            self._once = StoredOnce(capacity, num_envs, parts, device)
+            self._fields += 2 * self._once.parts
+        self._fields += [
             torch.zeros((capacity, *entry.shape), dtype=entry.dtype, device=device)
-            for entry in self._entries
+            for entry in self._entries[len(self._fields) :]
         ]
-        self._state, self._errors_seen = _make_state(capacity, num_envs, device)
+        self._state, self._errors_seen = make_state(capacity, num_envs, device)
         self.device: torch.device = self._fields[0].device
         self._lock = Lock()
         self._pushed = 0
@@ -199,23 +202,27 @@ class DeviceBuffer(Common):
         envs: NDArray[Any] | None,
         priorities: torch.Tensor | None,
     ) -> None:
-        block = self.capacity // self.num_envs * self.num_envs
+        block = self.capacity if self._once is None else self._once.block
+        block = max(1, block // self.num_envs) * self.num_envs
         with self._lock:
-            self._raise_found()
             for first in range(0, count, block):
                 last = min(first + block, count)
                 part = [x[first:last] for x in rows] if count > block else rows
-                if envs is not None:
+                given = None if envs is None else envs[first:last]
+                fields = self._fields
+                if self._once is not None:
+                    self._once.store(self._state, fields, part, given, self._pushed)
+                    part, fields = (self._once.others(x) for x in (part, fields))
+                if given is not None:
                     counters, _, next_slot, step, tails = self._state
-                    ends = part[-2] | part[-1]
-                    link(counters[PUSHED], next_slot, step, tails, ends, envs[first:last])
-                linked = self.num_envs if envs is None else 1
-                _launches.push(self._state, self._fields, part, linked, envs is None)
+                    link(counters[PUSHED], next_slot, step, tails, part[-2] | part[-1], given)
+                linked = self.num_envs if given is None else 1
+                _launches.push(self._state, fields, part, linked, given is None)
                 self._weigh(last - first, None if priorities is None else priorities[first:last])
-            if self._is_capturing():
-                self._captured = True
-            else:
-                self._pushed += count
+                if is_capturing(self.device):
+                    self._captured = True
+                else:
+                    self._pushed += last - first
 
     def _weigh(self, count: int, priorities: torch.Tensor | None) -> None:
         """Give the newest rows their priorities, in a buffer that has some."""
@@ -239,6 +246,7 @@ class DeviceBuffer(Common):
                 self._fields,
                 self._tree(),
                 None,
+                *self._frames(),
                 tensors,
                 extra,
                 draw,
@@ -275,6 +283,7 @@ class DeviceBuffer(Common):
                 self._fields,
                 None,
                 slots.flatten(),
+                *self._frames(),
                 [x.flatten(0, 1) for x in tensors],
                 extra,
                 draw,
@@ -316,6 +325,10 @@ class DeviceBuffer(Common):
     def _tree(self) -> list[torch.Tensor] | None:
         return None
 
+    def _frames(self) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+        """Where next observations are that are stored once."""
+        return (None, []) if self._once is None else self._once.to_sample()
+
     # Entries of a sample beside the fields.
     _more: ClassVar[list[Entry]] = []
 
@@ -335,7 +348,7 @@ class DeviceBuffer(Common):
 
     def __len__(self) -> int:
         """Transitions that can be sampled; waits for the device if a graph holds pushes."""
-        if self._captured and not self._is_capturing():
+        if self._captured and not is_capturing(self.device):
             self._pushed = int(self._state[0][PUSHED])
         return min(self._pushed, self.capacity)
 
@@ -346,6 +359,9 @@ class DeviceBuffer(Common):
             counters[PUSHED : PUSHED + 1].zero_()
             tails[:, 1].fill_(-1)
             self._pushed = 0
+            if self._once is not None:
+                self._once.clear()
+                self._once.settle(self._state, self._fields)
 
     def check(self) -> None:
         """Wait for the device and raise what it has found wrong in earlier calls.
@@ -356,8 +372,7 @@ class DeviceBuffer(Common):
             If a priority was NaN, negative or too large, an index was out of range, all priorities
             were zero, or there was no sequence to draw.
         """
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait_for(self.device)
         self._raise_found()
 
     def _raise_found(self) -> None:
@@ -365,8 +380,7 @@ class DeviceBuffer(Common):
         seen = self._errors_seen
         if seen is None or not seen[0]:
             return
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait_for(self.device)
         code, at, bits = seen.tolist()
         seen[:] = 0
         found = {
@@ -389,9 +403,6 @@ class DeviceBuffer(Common):
                 "batch_size: the buffer is empty; push at least one transition before a sample"
             )
 
-    def _is_capturing(self) -> bool:
-        return self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-
     def _name_of(self, at: int) -> str:
         """What messages call what is pushed to a field."""
         name, key, _, _ = self._entries[at]
@@ -411,7 +422,7 @@ class DeviceBuffer(Common):
     def contents(self) -> dict[str, NDArray[np.uint8]]:
         """The contents as named bytes, those of a buffer on the CPU; waits for the device."""
         self.check()
-        arrays = contents_of(self._state, self._fields) | self._weights()
+        arrays = contents_of(self._state, self._fields, self._once) | self._weights()
         return {name: np.frombuffer(x.tobytes(), np.uint8) for name, x in arrays.items()}
 
     def _weights(self) -> dict[str, NDArray[Any]]:
@@ -429,8 +440,11 @@ class DeviceBuffer(Common):
         host: Any = self._remade(self._settings | self._changed_settings(), {})
         host.restore(contents)
         with self._lock:
-            self._pushed = take_over(contents, self._state, self._fields, self._formats)
+            fields = (self._fields, self._formats)
+            self._pushed = take_over(contents, self._state, *fields, self._once)
             self._take_over_weights(contents)
+            if self._once is not None:
+                self._once.settle(self._state, self._fields)
 
     def _take_over_weights(self, contents: Mapping[str, NDArray[np.uint8]]) -> None:
         """Take over weights, in a buffer that has some."""
@@ -450,32 +464,3 @@ class DeviceReplayBuffer(DeviceBuffer):
     """:class:`rlox_gpu.ReplayBuffer` on a device: the same arguments, draws and files."""
 
     kind = "ReplayBuffer"
-
-
-def _check_device(device: torch.device) -> None:
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
-            f"device: {device} was asked for, but torch finds no CUDA device; install a CUDA build "
-            "of torch, or keep the buffer in host memory (device=None)"
-        )
-
-
-def _make_state(
-    capacity: int, num_envs: int, device: torch.device
-) -> tuple[_launches.State, NDArray[np.int64] | None]:
-    """Counters and links of an empty buffer, and the host's view of what kernels find wrong."""
-
-    def zeros(*size: int, dtype: torch.dtype) -> torch.Tensor:
-        return torch.zeros(size, dtype=dtype, device=device)
-
-    tails = zeros(num_envs, 3, dtype=torch.int64)
-    tails[:, 1].fill_(-1)
-    links = (zeros(capacity, dtype=torch.int32), zeros(capacity, dtype=torch.int32))
-    counters = zeros(3, dtype=torch.int64)
-    if device.type == "cuda":
-        # Memory that kernels write and the host reads without waiting for them.
-        errors = torch.zeros(3, dtype=torch.int64, device="cpu", pin_memory=True)
-    else:
-        errors = zeros(3, dtype=torch.int64)
-    seen = errors.numpy() if errors.device.type == "cpu" and type(errors) is torch.Tensor else None
-    return (counters, errors, *links, tails), seen
