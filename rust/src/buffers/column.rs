@@ -81,10 +81,21 @@ impl Column {
     }
 
     /// Write the rows at `slots` to `out`, one after the other.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` has room for another number of them.
     pub(super) fn gather(&self, slots: &[u32], out: &mut [u8]) {
-        let (bytes, width) = (self.bytes(), self.width);
-        let row_at = |i: usize| &bytes[slots[i] as usize * width..][..width];
-        gather(slots.len(), width, row_at, out);
+        let (rows, width) = (self.bytes().as_ptr(), self.width);
+        let largest = slots.iter().copied().max();
+        assert!(
+            largest.is_none_or(|slot| (slot as usize) < self.rows),
+            "rows of the column"
+        );
+        // SAFETY: rows of the column.
+        unsafe {
+            let row_at = |i: usize| rows.add(*slots.get_unchecked(i) as usize * width);
+            gather(slots.len(), width, row_at, out);
+        }
     }
 }
 

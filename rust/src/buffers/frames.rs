@@ -5,6 +5,8 @@
 //! order of the pushes. A frame is free again when no transition and no environment refers to it,
 //! so as many frames are kept as transitions, and one more for each break and each environment.
 
+#![allow(unsafe_code)]
+
 use super::NONE;
 use super::column::Column;
 use super::gather::gather;
@@ -106,8 +108,10 @@ impl Frames {
 
     /// The observations of the transitions at `slots`, the next ones if `next`.
     pub(super) fn gather(&self, slots: &[u32], next: bool, out: &mut [u8]) {
-        let row_at = |i: usize| self.frame(self.pairs[slots[i] as usize][usize::from(next)]);
-        gather(slots.len(), self.width, row_at, out);
+        let frame = |i: usize| self.pairs[slots[i] as usize][usize::from(next)];
+        let row_at = |i: usize| self.frame(frame(i)).as_ptr();
+        // SAFETY: frames are of this width.
+        unsafe { gather(slots.len(), self.width, row_at, out) };
     }
 
     pub(super) fn clear(&mut self) {

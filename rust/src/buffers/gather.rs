@@ -8,56 +8,95 @@ const AHEAD: usize = 16;
 const FETCHED: usize = 512;
 const LINE: usize = 64;
 
-/// Write row `row_at(i)` to the i-th `width` bytes of `out`, for all `count` of them.
+/// Call a function with what copies rows of `width` bytes as its last argument.
+macro_rules! by_width {
+    ($width:expr, $walk:ident($($argument:expr),*)) => {
+        match ($width, $width / 16) {
+            (1, _) => $walk($($argument,)* copy_exactly::<1>),
+            (4, _) => $walk($($argument,)* copy_exactly::<4>),
+            (8, _) => $walk($($argument,)* copy_exactly::<8>),
+            (_, 1) => $walk($($argument,)* copy_sixteens::<1>),
+            (_, 2) => $walk($($argument,)* copy_sixteens::<2>),
+            (_, 3) => $walk($($argument,)* copy_sixteens::<3>),
+            (_, 4) => $walk($($argument,)* copy_sixteens::<4>),
+            (_, 5) => $walk($($argument,)* copy_sixteens::<5>),
+            (_, 6) => $walk($($argument,)* copy_sixteens::<6>),
+            (_, 7) => $walk($($argument,)* copy_sixteens::<7>),
+            (_, 8..=16) => $walk($($argument,)* copy_by_sixteens),
+            _ => $walk($($argument,)* copy_any),
+        }
+    };
+}
+
+/// Write the `width` bytes at `row_at(i)` to the i-th `width` bytes of `out`, for all `count` of
+/// them.
 ///
 /// # Panics
-/// If `out` has another length than `count` rows, or a row another one than `width`.
-pub(super) fn gather<'a>(
+/// If `out` has another length than `count` rows.
+///
+/// # Safety
+/// There are `width` bytes at `row_at(i)`.
+#[inline]
+pub(super) unsafe fn gather(
     count: usize,
     width: usize,
-    row_at: impl Fn(usize) -> &'a [u8],
+    row_at: impl Fn(usize) -> *const u8,
     out: &mut [u8],
 ) {
     assert_eq!(out.len(), count * width, "room for the rows");
-    match width {
-        1 => walk(count, width, row_at, out, |to, from| to[0] = from[0]),
-        4 => walk(count, width, row_at, out, copy_exactly::<4>),
-        8 => walk(count, width, row_at, out, copy_exactly::<8>),
-        16..=256 => walk(count, width, row_at, out, copy_by_sixteens),
-        _ => walk(count, width, row_at, out, <[u8]>::copy_from_slice),
+    let to = out.as_mut_ptr();
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx") {
+        // SAFETY: the processor has it, and there is room; the caller vouches for the rows.
+        return unsafe { gather_by_avx(count, width, row_at, to) };
     }
+    // SAFETY: as above.
+    unsafe { by_width!(width, walk(count, width, row_at, to)) }
 }
 
-#[inline(always)]
-fn walk<'a>(
+/// With registers of twice the size.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+unsafe fn gather_by_avx(
     count: usize,
     width: usize,
-    row_at: impl Fn(usize) -> &'a [u8],
-    out: &mut [u8],
-    copy: impl Fn(&mut [u8], &[u8]),
+    row_at: impl Fn(usize) -> *const u8,
+    to: *mut u8,
+) {
+    // SAFETY: the caller's.
+    unsafe { by_width!(width, walk(count, width, row_at, to)) }
+}
+
+#[inline(always)]
+unsafe fn walk(
+    count: usize,
+    width: usize,
+    row_at: impl Fn(usize) -> *const u8,
+    to: *mut u8,
+    copy: impl Fn(*mut u8, *const u8, usize),
 ) {
     for i in 0..count.min(AHEAD) {
-        fetch(row_at(i));
+        fetch(row_at(i), width);
     }
-    for (i, to) in out.chunks_exact_mut(width).enumerate() {
+    for i in 0..count {
         if i + AHEAD < count {
-            fetch(row_at(i + AHEAD));
+            fetch(row_at(i + AHEAD), width);
         }
-        copy(to, row_at(i));
+        // SAFETY: `gather` has found room for all rows.
+        copy(unsafe { to.add(i * width) }, row_at(i), width);
     }
 }
 
-/// Ask for the lines of a row.
+/// Ask for the lines of `bytes` from an address on.
 #[inline(always)]
-fn fetch(row: &[u8]) {
+fn fetch(address: *const u8, bytes: usize) {
+    let bytes = bytes.min(FETCHED);
     let mut offset = 0;
-    while offset < row.len().min(FETCHED) {
-        prefetch(&raw const row[offset]);
+    while offset < bytes {
+        prefetch(address.wrapping_add(offset));
         offset += LINE;
     }
-    if let Some(last) = row.get(..row.len().min(FETCHED)).and_then(<[u8]>::last) {
-        prefetch(last);
-    }
+    prefetch(address.wrapping_add(bytes.saturating_sub(1)));
 }
 
 #[inline(always)]
@@ -73,23 +112,38 @@ fn prefetch(address: *const u8) {
 }
 
 #[inline(always)]
-fn copy_exactly<const N: usize>(to: &mut [u8], from: &[u8]) {
-    let row: &[u8; N] = from.try_into().expect("a row of the width");
-    to.copy_from_slice(row);
+fn copy_exactly<const N: usize>(to: *mut u8, from: *const u8, _: usize) {
+    // SAFETY: `by_width` calls this for rows of `N` bytes.
+    unsafe { to.copy_from_nonoverlapping(from, N) };
 }
 
-/// A copy of at least 16 bytes without the call and the branches of `memcpy`: the last 16 bytes
-/// may overlap those before them.
+/// A copy of `N` times 16 bytes and up to 15 more, without a branch: the last 16 bytes may overlap
+/// those before them.
 #[inline(always)]
-fn copy_by_sixteens(to: &mut [u8], from: &[u8]) {
-    assert_eq!(to.len(), from.len(), "a row of the width");
-    let blocks = from.as_chunks::<16>().0;
-    for (to, block) in to.as_chunks_mut::<16>().0.iter_mut().zip(blocks) {
-        *to = *block;
+fn copy_sixteens<const N: usize>(to: *mut u8, from: *const u8, width: usize) {
+    // SAFETY: `by_width` calls this for rows of `16 * N` to `16 * N + 15` bytes.
+    unsafe {
+        to.cast::<[u8; 16]>()
+            .copy_from_nonoverlapping(from.cast(), N);
+        copy_exactly::<16>(to.add(width - 16), from.add(width - 16), 16);
     }
-    if let (Some(to), Some(last)) = (to.last_chunk_mut::<16>(), from.last_chunk::<16>()) {
-        *to = *last;
+}
+
+/// The same for more of them, without the call and the branches of `memcpy`.
+#[inline(always)]
+fn copy_by_sixteens(to: *mut u8, from: *const u8, width: usize) {
+    for offset in (0..width - 15).step_by(16) {
+        // SAFETY: `by_width` calls this for rows of at least 16 bytes.
+        unsafe { copy_exactly::<16>(to.add(offset), from.add(offset), 16) };
     }
+    // SAFETY: as above.
+    unsafe { copy_exactly::<16>(to.add(width - 16), from.add(width - 16), 16) };
+}
+
+#[inline(always)]
+fn copy_any(to: *mut u8, from: *const u8, width: usize) {
+    // SAFETY: rows of `width` bytes.
+    unsafe { to.copy_from_nonoverlapping(from, width) };
 }
 
 #[cfg(test)]
@@ -98,15 +152,15 @@ mod tests {
 
     #[test]
     fn rows_of_every_width_arrive() {
-        for width in (1..=40).chain([63, 64, 65, 255, 256, 257, 511, 513, 3000]) {
+        for width in (1..=40).chain([63, 64, 65, 127, 128, 255, 256, 257, 511, 513, 3000]) {
             let source: Vec<u8> = (0..width * 50).map(|i| (i * 7 % 251) as u8).collect();
+            let row = |i: usize| &source[i * 13 % 50 * width..][..width];
             for count in [0, 1, 15, 16, 17, 40] {
-                let row = |i: usize| i * 13 % 50;
                 let mut out = vec![0; count * width];
-                let row_at = |i| &source[row(i) * width..][..width];
-                gather(count, width, row_at, &mut out);
+                // SAFETY: rows of that width.
+                unsafe { gather(count, width, |i| row(i).as_ptr(), &mut out) };
                 for (i, found) in out.chunks_exact(width).enumerate() {
-                    assert_eq!(found, row_at(i), "width {width}, row {i} of {count}");
+                    assert_eq!(found, row(i), "width {width}, row {i} of {count}");
                 }
             }
         }
