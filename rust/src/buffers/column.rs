@@ -13,6 +13,8 @@ pub struct Column {
     rows: usize,
     /// Words, which the allocator hands out zeroed without touching them.
     memory: Vec<u64>,
+    /// The first word that is used.
+    start: usize,
 }
 
 impl Column {
@@ -21,12 +23,12 @@ impl Column {
     #[must_use]
     pub fn new(rows: usize, width: usize) -> Self {
         let bytes = rows.checked_mul(width).expect("an addressable size");
-        let mut memory = vec![0; bytes.div_ceil(size_of::<u64>())];
-        ask_for_huge_pages(&mut memory);
+        let (memory, start) = zeros(bytes);
         Self {
             width,
             rows,
             memory,
+            start,
         }
     }
 
@@ -39,15 +41,17 @@ impl Column {
     /// All rows, one after the other.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the words hold at least this many initialised bytes.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.rows * self.width) }
+        let first = self.memory[self.start..].as_ptr();
+        // SAFETY: the words from there on hold at least this many initialised bytes.
+        unsafe { std::slice::from_raw_parts(first.cast(), self.rows * self.width) }
     }
 
     /// All rows, to be written.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let bytes = self.rows * self.width;
+        let first = self.memory[self.start..].as_mut_ptr();
         // SAFETY: as above, and any bytes make words.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), bytes) }
+        unsafe { std::slice::from_raw_parts_mut(first.cast(), bytes) }
     }
 
     #[inline]
@@ -99,25 +103,39 @@ impl Column {
     }
 }
 
-/// Rows at random places miss the table of small pages more often than the caches: ask for pages
-/// of two megabytes, which Linux may refuse.
+/// Words for so many bytes, zero, and which of them is the first one.
+///
+/// Rows at random places miss the table of small pages more often than the caches. So long memory
+/// begins and ends with pages of two megabytes, if Linux grants them.
+fn zeros(bytes: usize) -> (Vec<u64>, usize) {
+    const WORD: usize = size_of::<u64>();
+    const HUGE_PAGE: usize = 1 << 21;
+    if bytes < 2 * HUGE_PAGE {
+        return (vec![0; bytes.div_ceil(WORD)], 0);
+    }
+    let pages = bytes.div_ceil(HUGE_PAGE) * HUGE_PAGE;
+    let mut memory = vec![0_u64; (pages + HUGE_PAGE) / WORD];
+    let skipped = memory.as_ptr().align_offset(HUGE_PAGE);
+    ask_for_huge_pages(&mut memory[skipped..skipped + pages / WORD]);
+    (memory, skipped)
+}
+
+/// Of memory that consists of whole ones.
 fn ask_for_huge_pages(memory: &mut [u64]) {
     #[cfg(target_os = "linux")]
     {
-        const HUGE_PAGE: usize = 1 << 21;
-        const PAGE: usize = 1 << 12;
         const MADV_HUGEPAGE: c_int = 14;
         unsafe extern "C" {
             fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int;
         }
-        let bytes = size_of_val(memory);
-        if bytes >= 2 * HUGE_PAGE {
-            let address = memory.as_mut_ptr() as usize;
-            let start = address.next_multiple_of(PAGE);
-            let length = (address + bytes - start) & !(PAGE - 1);
-            // SAFETY: whole pages of this memory; the advice does not change their contents.
-            unsafe { madvise(start as *mut c_void, length, MADV_HUGEPAGE) };
-        }
+        // SAFETY: whole pages of this memory; the advice does not change their contents.
+        unsafe {
+            madvise(
+                memory.as_mut_ptr().cast(),
+                size_of_val(memory),
+                MADV_HUGEPAGE,
+            )
+        };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = memory;
@@ -126,6 +144,16 @@ fn ask_for_huge_pages(memory: &mut [u64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_memory_is_whole() {
+        let (rows, width) = (100_003, 84);
+        let mut column = Column::new(rows, width);
+        assert_eq!(column.bytes().len(), rows * width);
+        assert!(column.bytes().iter().all(|&x| x == 0));
+        column.bytes_mut().fill(3);
+        assert_eq!(column.row(100_002), [3; 84]);
+    }
 
     #[test]
     fn writes_wrap_around() {
