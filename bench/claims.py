@@ -100,11 +100,11 @@ def share(job, provider, *others):
 
 
 def tail(job, provider):
-    """The 99th percentile of the time of one call, as a multiple of the median."""
+    """The 99th percentile of the time of one call over the median, to that of mere arithmetic."""
 
     def measure(results):
         row = results.find(job, provider)
-        return None if row is None else row.tail
+        return None if row is None or row.tail is None else row.tail / row.machine_tail
 
     return measure
 
@@ -247,7 +247,7 @@ CLAIMS = (
     Claim("replay sample 1024 against rlox", ratio("replay sample 1024", "rlox-gpu", "rlox"), 1.5),
     *(
         Claim(
-            f"replay sample {n}: 99th percentile over median",
+            f"replay sample {n}: 99th percentile over median, to arithmetic's",
             tail(f"replay sample {n}", "rlox-gpu"),
             1.5,
             at_least=False,
