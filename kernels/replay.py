@@ -154,7 +154,8 @@ def place(row, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr):
 
 
 @triton.jit
-def _load_row(source, row, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr):
+def load_row(source, row, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr):
+    """A program's piece of rows ``[R, 1]`` of ``source``; anything outside of them."""
     at, there = place(row, inside, WIDTH, SPAN)
     return tl.load(source + at, mask=there)
 
@@ -164,13 +165,14 @@ def _load_frame(
     frames, breaks, frame, first_break, inside, WIDTH: tl.constexpr, SPAN: tl.constexpr
 ):
     is_break = frame >= first_break
-    x = _load_row(frames, frame, inside & (is_break == 0), WIDTH, SPAN)
-    y = _load_row(breaks, frame - first_break, inside & is_break, WIDTH, SPAN)
+    x = load_row(frames, frame, inside & (is_break == 0), WIDTH, SPAN)
+    y = load_row(breaks, frame - first_break, inside & is_break, WIDTH, SPAN)
     return tl.where(is_break, y, x)
 
 
 @triton.jit
-def _store_row(target, row, inside, x, WIDTH: tl.constexpr, SPAN: tl.constexpr):
+def store_row(target, row, inside, x, WIDTH: tl.constexpr, SPAN: tl.constexpr):
+    """Write ``x`` there."""
     at, there = place(row, inside, WIDTH, SPAN)
     tl.store(target + at, x, mask=there)
 
@@ -239,10 +241,10 @@ def _sample_kernel(
         else:
             # What comes after a transition is taken from the last one of several.
             at = last if (f >= PARTS and f < 2 * PARTS) or f > REWARDS else slot
-            x = _load_row(fields[f], at, inside, WIDTHS[f], SPANS[f])
+            x = load_row(fields[f], at, inside, WIDTHS[f], SPANS[f])
         loaded = loaded + (x,)
     for f in tl.static_range(len(WIDTHS)):
-        _store_row(results[f], row, inside, loaded[f], WIDTHS[f], SPANS[f])
+        store_row(results[f], row, inside, loaded[f], WIDTHS[f], SPANS[f])
     leave(counters, _DRAWS, tl.where(seeded != 0, draws, draws + 1))
 
 
@@ -330,9 +332,9 @@ def _push_kernel(
     slot = (pushed + row) % capacity
     loaded = ()
     for f in tl.static_range(len(WIDTHS)):
-        loaded = loaded + (_load_row(rows[f], row, inside, WIDTHS[f], SPANS[f]),)
+        loaded = loaded + (load_row(rows[f], row, inside, WIDTHS[f], SPANS[f]),)
     for f in tl.static_range(len(WIDTHS)):
-        _store_row(fields[f], slot, inside, loaded[f], WIDTHS[f], SPANS[f])
+        store_row(fields[f], slot, inside, loaded[f], WIDTHS[f], SPANS[f])
     if next_slot is not None:  # noqa: SIM102 - the compiler's decision, then the program's
         if (tl.program_id(1) == 0) & (tl.program_id(0) * ENVS < num_envs):
             FLAGS: tl.constexpr = len(WIDTHS) - 2

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from ._runtime import current
-from .replay import PUSHED, Ring, place, tiles_of
+from .replay import PUSHED, Ring, load_row, place, store_row, tiles_of
 
 _PUSHED = tl.constexpr(PUSHED)
 _TILE = tl.constexpr(1024)
@@ -187,18 +187,13 @@ def _move_kernel(
     is_break = frame >= first_break
     moved_to = tl.load(moved + frame - capacity, mask=is_tail, other=-1).to(tl.int64)
     for p in tl.static_range(len(WIDTHS)):
-        at, there = place(frame, moved_to >= 0, WIDTHS[p], SPANS[p])
-        x = tl.load(frames[p] + at, mask=there)
-        at, there = place(moved_to, moved_to >= 0, WIDTHS[p], SPANS[p])
-        tl.store(breaks[p] + at, x, mask=there)
-        at, there = place(row, is_tail | is_break, WIDTHS[p], SPANS[p])
-        x = tl.load(following[p] + at, mask=there)
+        x = load_row(frames[p], frame, moved_to >= 0, WIDTHS[p], SPANS[p])
+        store_row(breaks[p], moved_to, moved_to >= 0, x, WIDTHS[p], SPANS[p])
+        x = load_row(following[p], row, is_tail | is_break, WIDTHS[p], SPANS[p])
         # A tail has moved before it is written.
         tl.debug_barrier()
-        at, there = place(frame, is_tail, WIDTHS[p], SPANS[p])
-        tl.store(frames[p] + at, x, mask=there)
-        at, there = place(frame - first_break, is_break, WIDTHS[p], SPANS[p])
-        tl.store(breaks[p] + at, x, mask=there)
+        store_row(frames[p], frame, is_tail, x, WIDTHS[p], SPANS[p])
+        store_row(breaks[p], frame - first_break, is_break, x, WIDTHS[p], SPANS[p])
 
 
 def launch_frames(

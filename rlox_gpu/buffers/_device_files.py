@@ -9,14 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._checks import WORDS
 from ..kernels.replay import DRAWS, PUSHED
-from ._device_frames import StoredOnce
+from ._device_frames import NONE, StoredOnce
 from ._device_rows import Format
 from ._launches import State
 
 _TERMINATED, _TRUNCATED = 1, 2  # bits of a flag byte
-_NONE = WORDS - 1  # the slot of no transition
+
+
+def _names(parts: int) -> list[str]:
+    """What observations that are stored twice are called."""
+    return [f"{name}.{at}" for name in ("obs", "next_obs") for at in range(parts)]
 
 
 def contents_of(
@@ -28,15 +31,12 @@ def contents_of(
     length = min(pushed, len(next_slot))
     actions, rewards, terminated, truncated = (x[:length].cpu().numpy() for x in fields[-4:])
     if once is None:
-        parts = (len(fields) - 4) // 2
-        names = [f"{name}.{at}" for name in ("obs", "next_obs") for at in range(parts)]
-        observations = {
-            name: x[:length].cpu().numpy() for name, x in zip(names, fields[:-4], strict=True)
-        }
+        twice = zip(_names((len(fields) - 4) // 2), fields[:-4], strict=True)
+        observations = {name: x[:length].cpu().numpy() for name, x in twice}
     else:
         observations = once.contents(pushed)
     links = tails.copy()
-    links[links[:, 1] < 0] = (0, _NONE, 0)
+    links[links[:, 1] < 0] = (0, NONE, 0)
     return {
         "pushed": np.array([pushed], np.uint64),
         "actions": actions,
@@ -75,8 +75,7 @@ def take_over(
         flags & _TRUNCATED != 0,
     ]
     if once is None:
-        names = [f"{name}.{at}" for name in ("obs", "next_obs") for at in range(parts)]
-        sources = [*(contents[name] for name in names), *sources]
+        sources = [*(contents[name] for name in _names(parts)), *sources]
     else:
         once.take_over(contents, formats[:parts], pushed)
         fields, formats = fields[2 * parts :], formats[2 * parts :]
@@ -84,7 +83,7 @@ def take_over(
         rows = source.view(dtype).reshape(length, *shape)
         field[:length].copy_(torch.from_numpy(rows.copy()))
     links = array("links.tails", np.uint64).astype(np.int64).reshape(-1, 3)
-    links[links[:, 1] == _NONE] = (0, -1, 0)
+    links[links[:, 1] == NONE] = (0, -1, 0)
     tails.copy_(torch.from_numpy(links))
     next_slot[:length].copy_(torch.from_numpy(array("links.next", np.int32).copy()))
     step[:length].copy_(torch.from_numpy(array("links.step", np.int32).copy()))

@@ -15,7 +15,7 @@ from ._device_links import origins
 from ._device_rows import Format, torch_dtype
 from ._device_state import is_capturing, shared_numbers, wait_for
 
-_NONE = WORDS - 1  # no frame
+NONE = WORDS - 1  # no frame, no slot
 # Breaks that there is room for at first, as a share of the capacity.
 _SHARE = 8
 _CHUNK = 1 << 22  # bytes by which files divide frames
@@ -172,7 +172,7 @@ class StoredOnce:
         following[alone] = length + np.arange(len(alone))
         newest = self._newest.cpu().numpy()
         alive = newest >= max(0, pushed - self._capacity)
-        tails = np.full(self._num_envs, _NONE)
+        tails = np.full(self._num_envs, NONE)
         tails[alive] = following[newest[alive] % self._capacity]
         pairs = np.stack([np.arange(length), following], 1).astype(np.uint32)
         found: dict[str, NDArray[Any]] = {}
