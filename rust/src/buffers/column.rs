@@ -5,7 +5,7 @@
 #[cfg(target_os = "linux")]
 use std::ffi::{c_int, c_void};
 
-use super::gather::gather;
+use super::gather::{fetch_first, gather};
 
 /// `rows` rows of `width` bytes, zero at first.
 pub struct Column {
@@ -82,6 +82,14 @@ impl Column {
         let here = length.min(bytes.len() - at);
         bytes[at..at + here].fill(0);
         bytes[..length - here].fill(0);
+    }
+
+    /// Ask for the first of the rows that will be gathered.
+    pub(super) fn fetch_first(&self, slots: &[u32]) {
+        let (rows, width) = (self.bytes().as_ptr(), self.width);
+        fetch_first(slots.len(), width, |i| {
+            rows.wrapping_add(slots[i] as usize * width)
+        });
     }
 
     /// Write the rows at `slots` to `out`, one after the other.

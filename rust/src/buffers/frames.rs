@@ -9,7 +9,7 @@
 
 use super::NONE;
 use super::column::Column;
-use super::gather::gather;
+use super::gather::{fetch_first, gather};
 use super::state::{Section, Sections, check_below, fill, owned, section};
 
 /// Bytes by which memory grows.
@@ -106,10 +106,20 @@ impl Frames {
         self.chunks[(frame >> self.shift) as usize].row(frame & ((1 << self.shift) - 1))
     }
 
+    /// An observation of the transition at `slot`, the next one if `next`.
+    fn of(&self, slot: u32, next: bool) -> *const u8 {
+        let frame = self.pairs[slot as usize][usize::from(next)];
+        self.frame(frame).as_ptr()
+    }
+
+    /// Ask for the first of the frames that will be gathered.
+    pub(super) fn fetch_first(&self, slots: &[u32], next: bool) {
+        fetch_first(slots.len(), self.width, |i| self.of(slots[i], next));
+    }
+
     /// The observations of the transitions at `slots`, the next ones if `next`.
     pub(super) fn gather(&self, slots: &[u32], next: bool, out: &mut [u8]) {
-        let frame = |i: usize| self.pairs[slots[i] as usize][usize::from(next)];
-        let row_at = |i: usize| self.frame(frame(i)).as_ptr();
+        let row_at = |i: usize| self.of(slots[i], next);
         // SAFETY: frames are of this width.
         unsafe { gather(slots.len(), self.width, row_at, out) };
     }

@@ -3,7 +3,9 @@
 #![allow(unsafe_code)]
 
 /// Rows ahead of the copy that are being fetched into the cache.
-const AHEAD: usize = 16;
+const AHEAD: usize = 128;
+/// How many rows of every column `fetch_first` asks for.
+const FIRST: usize = 32;
 /// Bytes of a row that are fetched ahead; the processor follows longer rows by itself.
 const FETCHED: usize = 512;
 const LINE: usize = 64;
@@ -28,8 +30,17 @@ macro_rules! by_width {
     };
 }
 
+/// Ask for the first of the rows that `gather` is about to copy, so that the first rows of several
+/// columns are on their way at once.
+#[inline]
+pub(super) fn fetch_first<T>(count: usize, width: usize, row_at: impl Fn(usize) -> *const T) {
+    for i in 0..count.min(FIRST) {
+        fetch(row_at(i).cast(), width);
+    }
+}
+
 /// Write the `width` bytes at `row_at(i)` to the i-th `width` bytes of `out`, for all `count` of
-/// them.
+/// them. The first of them should have been fetched.
 ///
 /// # Panics
 /// If `out` has another length than `count` rows.
@@ -75,7 +86,7 @@ unsafe fn walk(
     to: *mut u8,
     copy: impl Fn(*mut u8, *const u8, usize),
 ) {
-    for i in 0..count.min(AHEAD) {
+    for i in FIRST..count.min(AHEAD) {
         fetch(row_at(i), width);
     }
     for i in 0..count {
@@ -99,13 +110,14 @@ fn fetch(address: *const u8, bytes: usize) {
     prefetch(address.wrapping_add(bytes.saturating_sub(1)));
 }
 
+/// Into the second cache, not the first, which waits for few lines at a time.
 #[inline(always)]
 fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint, which reads nothing.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
@@ -155,8 +167,9 @@ mod tests {
         for width in (1..=40).chain([63, 64, 65, 127, 128, 255, 256, 257, 511, 513, 3000]) {
             let source: Vec<u8> = (0..width * 50).map(|i| (i * 7 % 251) as u8).collect();
             let row = |i: usize| &source[i * 13 % 50 * width..][..width];
-            for count in [0, 1, 15, 16, 17, 40] {
+            for count in [0, 1, 31, 32, 33, 127, 128, 129, 200] {
                 let mut out = vec![0; count * width];
+                fetch_first(count, width, |i| row(i).as_ptr());
                 // SAFETY: rows of that width.
                 unsafe { gather(count, width, |i| row(i).as_ptr(), &mut out) };
                 for (i, found) in out.chunks_exact(width).enumerate() {

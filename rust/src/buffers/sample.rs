@@ -1,6 +1,7 @@
 //! Samples of the ring.
 
 use super::draw::{self, Draw};
+use super::gather::fetch_first;
 use super::replay::{Part, Replay};
 use super::{NONE, TERMINATED, TRUNCATED};
 use crate::pool::{self, PoolError};
@@ -142,8 +143,30 @@ impl Replay {
         )
     }
 
+    /// Ask for the first rows of all columns.
+    fn fetch_first(&self, slots: &[u32], last: &[u32]) {
+        for part in &self.parts {
+            match part {
+                Part::Twice { obs, next } => {
+                    obs.fetch_first(slots);
+                    next.fetch_first(last);
+                }
+                Part::Once(frames) => {
+                    frames.fetch_first(slots, false);
+                    frames.fetch_first(last, true);
+                }
+            }
+        }
+        self.actions.fetch_first(slots);
+        let reward = |i: usize| &raw const self.rewards[slots[i] as usize];
+        fetch_first(slots.len(), size_of::<f32>(), reward);
+        let flags = |i: usize| &raw const self.flags[last[i] as usize];
+        fetch_first(slots.len(), size_of::<u8>(), flags);
+    }
+
     /// What comes after a transition is taken from the slots `last`.
     fn gather_rows(&self, slots: &[u32], last: &[u32], out: Batch) {
+        self.fetch_first(slots, last);
         for (part, [obs, next]) in self.parts.iter().zip(out.obs) {
             match part {
                 Part::Twice {
