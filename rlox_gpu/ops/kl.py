@@ -92,16 +92,17 @@ def token_kl(
     ----------
     Schulman, "Approximating KL divergence", 2020, http://joschu.net/blog/kl-approx.html.
     """
-    kind_code = choice("kind", kind, KINDS)
-    if ratio is None and mask is None and type(reduction) is str and reduction == "none":
-        # Memory moves these, and little of it: what is asked in between shows.
+    # Memory moves the plain ones, and little of it: what is asked in between shows.
+    plain = ratio is None and mask is None and type(reduction) is str and reduction == "none"
+    if plain and type(kind) is str and kind in KINDS:
         found = None
         if type(logprobs) is np.ndarray:
-            found = _rust.token_kl_of_arrays(logprobs, ref_logprobs, kind_code)
+            found = _rust.token_kl_of_arrays(logprobs, ref_logprobs, KINDS[kind])
         elif is_tensor(logprobs):
-            found = loaded("_kl_torch", "token_kl_at_once")(logprobs, ref_logprobs, kind_code)
+            found = loaded("_kl_torch", "token_kl_at_once")(logprobs, ref_logprobs, KINDS[kind])
         if found is not None:
             return found
+    kind_code = choice("kind", kind, KINDS)
     reduction_code = choice("reduction", reduction, REDUCTIONS)
     call = implementation("logprobs", logprobs, "kl", "token_kl")
     return call(

@@ -6,12 +6,10 @@
 
 use std::array::from_fn;
 
-use crate::ops::registers::{Arch, Task, run};
+use crate::ops::registers::{Arch, Register, Task, run};
 
 /// Children of a node: eight f64 make a cache line.
 const FAN_OUT: usize = 8;
-/// Targets that walk down together.
-const LANES: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -96,26 +94,10 @@ impl Tree {
             self.write(index, weight);
             add(&mut dirty, index / FAN_OUT as u32);
         }
-        for level in 1..self.sums.len() {
-            let nodes = self.sums[level - 1].len();
-            if dirty.len() >= nodes {
-                dirty.clear();
-                (0..nodes).for_each(|node| self.compute(level, node));
-                dirty.extend(0..self.sums[level].len() as u32);
-                continue;
-            }
-            let mut kept = 0;
-            for at in 0..dirty.len() {
-                let node = dirty[at];
-                self.compute(level, node as usize);
-                let parent = node / FAN_OUT as u32;
-                if kept == 0 || dirty[kept - 1] != parent {
-                    dirty[kept] = parent;
-                    kept += 1;
-                }
-            }
-            dirty.truncate(kept);
-        }
+        run(Climb {
+            tree: self,
+            dirty: &mut dirty,
+        });
         self.dirty = dirty;
     }
 
@@ -125,7 +107,7 @@ impl Tree {
     }
 
     /// Compute the entry of `level` that stands for the node `node` of the level below.
-    #[inline]
+    #[inline(always)]
     fn compute(&mut self, level: usize, node: usize) {
         let below = &self.sums[level - 1][node];
         let smallest = match level {
@@ -163,6 +145,41 @@ fn add(dirty: &mut Vec<u32>, node: u32) {
     }
 }
 
+/// From the nodes `dirty` to the root.
+struct Climb<'a> {
+    tree: &'a mut Tree,
+    dirty: &'a mut Vec<u32>,
+}
+
+impl Task for Climb<'_> {
+    #[inline(always)]
+    fn run<A: Arch>(self) {
+        let Self { tree, dirty } = self;
+        for level in 1..tree.sums.len() {
+            let nodes = tree.sums[level - 1].len();
+            if dirty.len() >= nodes {
+                dirty.clear();
+                for node in 0..nodes {
+                    tree.compute(level, node);
+                }
+                dirty.extend(0..tree.sums[level].len() as u32);
+                continue;
+            }
+            let mut kept = 0;
+            for at in 0..dirty.len() {
+                let node = dirty[at];
+                tree.compute(level, node as usize);
+                let parent = node / FAN_OUT as u32;
+                if kept == 0 || dirty[kept - 1] != parent {
+                    dirty[kept] = parent;
+                    kept += 1;
+                }
+            }
+            dirty.truncate(kept);
+        }
+    }
+}
+
 struct Find<'a> {
     tree: &'a Tree,
     targets: &'a mut [f64],
@@ -172,58 +189,99 @@ struct Find<'a> {
 impl Task for Find<'_> {
     #[inline(always)]
     fn run<A: Arch>(self) {
-        let groups = self.targets.chunks_mut(LANES);
-        for (targets, found) in groups.zip(self.found.chunks_mut(LANES)) {
-            let mut target = [0.0; LANES];
-            let mut at = [0; LANES];
-            target[..targets.len()].copy_from_slice(targets);
-            for level in self.tree.sums.iter().rev() {
-                descend(level, &mut target, &mut at);
-            }
-            targets.copy_from_slice(&target[..targets.len()]);
-            found.copy_from_slice(&at[..found.len()]);
+        let lanes = A::F64::LANES;
+        let whole = self.targets.len() / lanes * lanes;
+        let (targets, last_targets) = self.targets.split_at_mut(whole);
+        let (found, last_found) = self.found.split_at_mut(whole);
+        walk::<A::F64>(self.tree, targets, found);
+        if last_targets.is_empty() {
+            return;
+        }
+        let mut padded = [0.0; FAN_OUT];
+        padded[..last_targets.len()].copy_from_slice(last_targets);
+        let mut found = [0; FAN_OUT];
+        walk::<A::F64>(self.tree, &mut padded[..lanes], &mut found[..lanes]);
+        last_found.copy_from_slice(&found[..last_found.len()]);
+    }
+}
+
+/// Registers of targets, level by level, so that the nodes of many are waited for at once.
+#[inline(always)]
+fn walk<R: Register<Real = f64>>(tree: &Tree, targets: &mut [f64], found: &mut [u32]) {
+    found.fill(0);
+    for level in tree.sums.iter().rev() {
+        let groups = targets.chunks_exact_mut(R::LANES);
+        for (targets, at) in groups.zip(found.chunks_exact_mut(R::LANES)) {
+            descend::<R>(level, targets, at);
         }
     }
 }
 
 /// From nodes to the children that the targets fall into; the children before are taken off them.
 #[inline(always)]
-fn descend(level: &[Node], target: &mut [f64; LANES], at: &mut [u32; LANES]) {
-    let mut weights = [[0.0; LANES]; FAN_OUT];
-    for (lane, &node) in at.iter().enumerate() {
-        for (weights, weight) in weights.iter_mut().zip(level[node as usize].0) {
-            weights[lane] = weight;
-        }
-    }
-    let mut child = [0; LANES];
-    let mut before = [0.0; LANES];
-    let mut sum = [0.0; LANES];
-    // Selections without branches, which become vector code.
-    for (i, weight) in weights.iter().enumerate() {
+fn descend<R: Register<Real = f64>>(level: &[Node], targets: &mut [f64], at: &mut [u32]) {
+    let target = R::load(targets);
+    let [mut child, mut before, mut sum] = [R::splat(0.0); 3];
+    for (i, weight) in children::<R>(level, at).into_iter().enumerate() {
         // Weights of zero are never reached: where rounding has carried a target past the end, the
         // last one above zero is meant.
-        let reaches: [f64; LANES] = from_fn(|lane| {
-            if weight[lane] > 0.0 {
-                target[lane]
-            } else {
-                f64::NEG_INFINITY
-            }
-        });
-        let reached = |lane: usize| reaches[lane] >= sum[lane];
-        child = from_fn(|lane| if reached(lane) { i as u64 } else { child[lane] });
-        before = from_fn(|lane| {
-            if reached(lane) {
-                sum[lane]
-            } else {
-                before[lane]
-            }
-        });
-        sum = from_fn(|lane| sum[lane] + weight[lane]);
+        let positive = R::splat(0.0).below(weight);
+        let passed = R::choose(positive, target, R::splat(f64::NEG_INFINITY)).below(sum);
+        child = R::choose(passed, child, R::splat(i as f64));
+        before = R::choose(passed, before, sum);
+        sum = sum.add(weight);
     }
-    for lane in 0..LANES {
-        target[lane] -= before[lane];
-        at[lane] = at[lane] * FAN_OUT as u32 + child[lane] as u32;
+    target.sub(before).store(targets);
+    let mut chosen = [0.0; FAN_OUT];
+    child.store(&mut chosen);
+    for (at, child) in at.iter_mut().zip(chosen) {
+        *at = *at * FAN_OUT as u32 + child as u32;
     }
+}
+
+/// The children of the nodes at `at`, a node in each lane.
+#[inline(always)]
+fn children<R: Register<Real = f64>>(level: &[Node], at: &[u32]) -> [R; FAN_OUT] {
+    let nodes: [&Node; FAN_OUT] = from_fn(|row| &level[at[row % R::LANES] as usize]);
+    let mut children = square::<R>(nodes, 0);
+    if R::LANES < FAN_OUT {
+        let others = square::<R>(nodes, R::LANES);
+        children[R::LANES..].copy_from_slice(&others[..FAN_OUT - R::LANES]);
+    }
+    children
+}
+
+/// As many children of the nodes as there are lanes, from `first` on; the others are of no use.
+///
+/// Rows change sides about the diagonal: first within pairs of them, then between the pairs.
+#[inline(always)]
+fn square<R: Register<Real = f64>>(nodes: [&Node; FAN_OUT], first: usize) -> [R; FAN_OUT] {
+    let mut rows = [R::splat(0.0); FAN_OUT];
+    for (row, node) in rows.iter_mut().zip(nodes) {
+        *row = R::load(&node.0[first..]);
+    }
+    rows = exchanged::<R, 1>(rows);
+    if R::LANES > 2 {
+        rows = exchanged::<R, 2>(rows);
+    }
+    if R::LANES > 4 {
+        rows = exchanged::<R, 4>(rows);
+    }
+    rows
+}
+
+/// Lanes whose number differs from the row's in the bit `BY` change places with those of the row
+/// whose number differs in that bit.
+#[inline(always)]
+fn exchanged<R: Register, const BY: usize>(rows: [R; FAN_OUT]) -> [R; FAN_OUT] {
+    let odd = R::unset(&from_fn::<u8, FAN_OUT, _>(|lane| (!lane & BY) as u8));
+    let even = R::unset(&from_fn::<u8, FAN_OUT, _>(|lane| (lane & BY) as u8));
+    let mut exchanged = rows;
+    for (row, to) in exchanged.iter_mut().enumerate() {
+        let own = if row & BY == 0 { even } else { odd };
+        *to = R::choose(own, rows[row], rows[row ^ BY].exchange(BY));
+    }
+    exchanged
 }
 
 #[inline(always)]
@@ -231,9 +289,14 @@ fn sum(node: &Node) -> f64 {
     node.0.iter().fold(0.0, |sum, &x| sum + x)
 }
 
+/// In halves, which is faster than in turn; no weight is NaN.
 #[inline(always)]
 fn least(node: &Node) -> f64 {
-    node.0.iter().fold(f64::INFINITY, |least, &x| least.min(x))
+    let less = |a: f64, b: f64| if a < b { a } else { b };
+    let x = node.0;
+    let x: [f64; 4] = from_fn(|i| less(x[i], x[i + 4]));
+    let x: [f64; 2] = from_fn(|i| less(x[i], x[i + 2]));
+    less(x[0], x[1])
 }
 
 #[inline(always)]
@@ -244,6 +307,7 @@ fn positive(node: &Node) -> Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::registers::Portable;
 
     struct Random(u64);
 
@@ -320,14 +384,28 @@ mod tests {
             let indices: Vec<u32> = (0..capacity as u32).collect();
             tree.set_all(&indices, weights.iter().copied());
             let mut sum = 0.0;
+            let mut targets = Vec::new();
+            let mut expected = Vec::new();
             for (i, &weight) in weights.iter().enumerate() {
                 if weight > 0.0 {
-                    let mut targets = [sum, sum + weight / 2.0, sum + weight - 0.25];
-                    let mut found = [0; 3];
-                    tree.find(&mut targets, &mut found);
-                    assert_eq!(found, [i as u32; 3], "capacity {capacity}");
+                    targets.extend([sum, sum + weight / 2.0, sum + weight - 0.25]);
+                    expected.extend([i as u32; 3]);
                 }
                 sum += weight;
+            }
+            for count in [1, 3, 4, 8, 29, targets.len()] {
+                let count = count.min(targets.len());
+                let mut found = vec![0; count];
+                tree.find(&mut targets[..count].to_vec(), &mut found);
+                assert_eq!(found, expected[..count], "capacity {capacity}");
+                found.fill(0);
+                Find {
+                    tree: &tree,
+                    targets: &mut targets[..count].to_vec(),
+                    found: &mut found,
+                }
+                .run::<Portable>();
+                assert_eq!(found, expected[..count], "capacity {capacity}, portable");
             }
         }
     }

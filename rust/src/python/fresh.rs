@@ -20,6 +20,8 @@ use super::arrays::{Code, data_of};
 const PAGE: usize = 4096;
 /// Places that are tried; a multiple of a cache line.
 const STEP: usize = 256;
+/// Bytes by which loads run ahead of stores, at most.
+const FETCHED: usize = 2048;
 /// Bytes of a result from which its place is chosen.
 const PLACED_FROM: usize = 4 * PAGE;
 
@@ -42,6 +44,30 @@ pub(super) fn empty<'py>(
     }
     let block = Block::new(py, 1, shape, code, inputs)?;
     block.array(0, dims, code)
+}
+
+/// As [`empty`], for what is computed from front to back: a result that begins in its page where an
+/// input does then waits for nothing, and arrays that come straight from the allocator often do.
+pub(super) fn empty_in_order<'py>(
+    py: Python<'py>,
+    shape: &[usize],
+    code: Code,
+    inputs: &[*const u8],
+) -> PyResult<Fresh<'py>> {
+    // SAFETY: fresh memory.
+    let array = unsafe { new_array(py, &mut dims_of(shape), code, ptr::null_mut())? };
+    let data = data_of(&array);
+    let ahead = |input: &*const u8| (data as usize).wrapping_sub(*input as usize) % PAGE;
+    if bytes_of(shape, code) < PLACED_FROM
+        || inputs
+            .iter()
+            .map(ahead)
+            .all(|bytes| bytes == 0 || bytes > FETCHED)
+    {
+        return Ok((array, data));
+    }
+    drop(array);
+    empty(py, shape, code, inputs)
 }
 
 /// Two arrays as [`empty`] makes one, in one allocation.

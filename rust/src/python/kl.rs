@@ -38,7 +38,7 @@ pub(super) fn token_kl_of_arrays<'py>(
     }
     let shape: Vec<_> = first.shape.iter().map(|&size| size as usize).collect();
     let inputs = [first.data.cast_const(), second.data.cast_const()];
-    let (array, out) = fresh::empty(py, &shape, first.code, &inputs)?;
+    let (array, out) = fresh::empty_in_order(py, &shape, first.code, &inputs)?;
     let places = [first.data, second.data, out].map(|data| data as usize);
     contiguous(py, places, first.len(), first.code as usize, kind)?;
     Ok(Some(array))

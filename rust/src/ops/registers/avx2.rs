@@ -1,7 +1,7 @@
 //! Registers of x86 processors with AVX2.
 
 use std::arch::x86_64::{
-    __m256, __m256d, _CMP_NEQ_UQ, _mm_add_epi32, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
+    __m256, __m256d, _CMP_LT_OQ, _CMP_NEQ_UQ, _mm_add_epi32, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
     _mm_set1_epi32, _mm_srai_epi32, _mm_sub_epi32, _mm256_add_epi32, _mm256_add_pd, _mm256_add_ps,
     _mm256_alignr_epi8, _mm256_and_pd, _mm256_and_ps, _mm256_blendv_pd, _mm256_blendv_ps,
     _mm256_broadcastsd_pd, _mm256_broadcastss_ps, _mm256_castpd256_pd128, _mm256_castps_si256,
@@ -168,6 +168,11 @@ impl Register for __m256 {
     }
 
     #[inline(always)]
+    fn below(self, other: Self) -> Self::Mask {
+        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(self, other) }
+    }
+
+    #[inline(always)]
     fn masked(self, mask: Self::Mask) -> Self {
         unsafe { _mm256_and_ps(self, mask) }
     }
@@ -302,6 +307,11 @@ impl Register for __m256d {
             let flags = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(bytes));
             _mm256_castsi256_pd(_mm256_cmpeq_epi64(flags, _mm256_setzero_si256()))
         }
+    }
+
+    #[inline(always)]
+    fn below(self, other: Self) -> Self::Mask {
+        unsafe { _mm256_cmp_pd::<_CMP_LT_OQ>(self, other) }
     }
 
     #[inline(always)]

@@ -2,18 +2,19 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m512, __m512d, __mmask8, __mmask16, _CMP_NEQ_UQ, _mm_cvtsi64_si128, _mm_loadu_si128,
-    _mm_testn_epi8_mask, _mm512_add_pd, _mm512_add_ps, _mm512_alignr_epi32, _mm512_alignr_epi64,
-    _mm512_broadcastsd_pd, _mm512_broadcastss_ps, _mm512_castpd_si512, _mm512_castpd512_pd128,
-    _mm512_castps_si512, _mm512_castps512_ps128, _mm512_castsi512_pd, _mm512_castsi512_ps,
-    _mm512_cmp_pd_mask, _mm512_cmp_ps_mask, _mm512_cvtsd_f64, _mm512_cvtss_f32, _mm512_div_pd,
-    _mm512_div_ps, _mm512_fmadd_pd, _mm512_fmadd_ps, _mm512_loadu_pd, _mm512_loadu_ps,
-    _mm512_mask_blend_pd, _mm512_mask_blend_ps, _mm512_maskz_mov_pd, _mm512_maskz_mov_ps,
-    _mm512_maskz_mul_pd, _mm512_maskz_mul_ps, _mm512_max_pd, _mm512_max_ps, _mm512_min_pd,
-    _mm512_min_ps, _mm512_mul_pd, _mm512_mul_ps, _mm512_permute_pd, _mm512_permute_ps,
-    _mm512_scalef_pd, _mm512_scalef_ps, _mm512_set1_pd, _mm512_set1_ps, _mm512_setzero_pd,
-    _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_shuffle_f64x2, _mm512_sqrt_pd, _mm512_sqrt_ps,
-    _mm512_storeu_pd, _mm512_storeu_ps, _mm512_sub_pd, _mm512_sub_ps,
+    __m512, __m512d, __mmask8, __mmask16, _CMP_LT_OQ, _CMP_NEQ_UQ, _mm_cvtsi64_si128,
+    _mm_loadu_si128, _mm_testn_epi8_mask, _mm512_add_pd, _mm512_add_ps, _mm512_alignr_epi32,
+    _mm512_alignr_epi64, _mm512_broadcastsd_pd, _mm512_broadcastss_ps, _mm512_castpd_si512,
+    _mm512_castpd512_pd128, _mm512_castps_si512, _mm512_castps512_ps128, _mm512_castsi512_pd,
+    _mm512_castsi512_ps, _mm512_cmp_pd_mask, _mm512_cmp_ps_mask, _mm512_cvtsd_f64,
+    _mm512_cvtss_f32, _mm512_div_pd, _mm512_div_ps, _mm512_fmadd_pd, _mm512_fmadd_ps,
+    _mm512_loadu_pd, _mm512_loadu_ps, _mm512_mask_blend_pd, _mm512_mask_blend_ps,
+    _mm512_maskz_mov_pd, _mm512_maskz_mov_ps, _mm512_maskz_mul_pd, _mm512_maskz_mul_ps,
+    _mm512_max_pd, _mm512_max_ps, _mm512_min_pd, _mm512_min_ps, _mm512_mul_pd, _mm512_mul_ps,
+    _mm512_permute_pd, _mm512_permute_ps, _mm512_scalef_pd, _mm512_scalef_ps, _mm512_set1_pd,
+    _mm512_set1_ps, _mm512_setzero_pd, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+    _mm512_shuffle_f64x2, _mm512_sqrt_pd, _mm512_sqrt_ps, _mm512_storeu_pd, _mm512_storeu_ps,
+    _mm512_sub_pd, _mm512_sub_ps,
 };
 
 use super::{Arch, Register, Task};
@@ -186,6 +187,11 @@ impl Register for __m512 {
     }
 
     #[inline(always)]
+    fn below(self, other: Self) -> Self::Mask {
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self, other) }
+    }
+
+    #[inline(always)]
     fn masked(self, mask: Self::Mask) -> Self {
         unsafe { _mm512_maskz_mov_ps(mask, self) }
     }
@@ -317,6 +323,11 @@ impl Register for __m512d {
             let flags = _mm_cvtsi64_si128(bytes);
             _mm_testn_epi8_mask(flags, flags) as __mmask8
         }
+    }
+
+    #[inline(always)]
+    fn below(self, other: Self) -> Self::Mask {
+        unsafe { _mm512_cmp_pd_mask::<_CMP_LT_OQ>(self, other) }
     }
 
     #[inline(always)]

@@ -96,6 +96,8 @@ pub trait Register: Copy {
     fn shift(self, by: usize, after: Self) -> Self;
     /// The lanes whose flag is zero.
     fn unset(flags: &[u8]) -> Self::Mask;
+    /// The lanes in which `self` is less than `other`.
+    fn below(self, other: Self) -> Self::Mask;
     /// `self` in the lanes of the mask, zero in the others.
     fn masked(self, mask: Self::Mask) -> Self;
     /// `a` in the lanes of the mask, `b` in the others.
@@ -218,6 +220,11 @@ impl<R: Real, const L: usize> Register for [R; L] {
     }
 
     #[inline(always)]
+    fn below(self, other: Self) -> Self::Mask {
+        each(|lane| R::mask(self[lane] < other[lane]))
+    }
+
+    #[inline(always)]
     fn masked(self, mask: Self::Mask) -> Self {
         each(|lane| self[lane].masked(mask[lane]))
     }
@@ -225,5 +232,55 @@ impl<R: Real, const L: usize> Register for [R; L] {
     #[inline(always)]
     fn choose(mask: Self::Mask, a: Self, b: Self) -> Self {
         each(|lane| R::choose(mask[lane], a[lane], b[lane]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Comparisons, choices and exchanges of registers against those of single numbers.
+    struct Check;
+
+    impl Task for Check {
+        #[inline(always)]
+        fn run<A: Arch>(self) {
+            check::<A::F32>();
+            check::<A::F64>();
+        }
+    }
+
+    #[inline(always)]
+    fn check<R: Register>() {
+        let number = |i: usize| R::Real::from_f64([1.0, -2.0, 0.0, 3.0, f64::INFINITY][i % 5]);
+        let a: [R::Real; 16] = each(number);
+        let b: [R::Real; 16] = each(|lane| number(lane / 3));
+        let (x, y) = (R::load(&a), R::load(&b));
+        let mut found = [R::Real::ZERO; 16];
+        R::choose(x.below(y), x, y).store(&mut found);
+        for lane in 0..R::LANES {
+            let least = if a[lane] < b[lane] { a[lane] } else { b[lane] };
+            assert!(found[lane] == least, "lane {lane}");
+        }
+        for by in [1, 2, 4, 8].into_iter().filter(|&by| by < R::LANES) {
+            x.exchange(by).store(&mut found);
+            assert!(
+                (0..R::LANES).all(|lane| found[lane] == a[lane ^ by]),
+                "{by}"
+            );
+        }
+    }
+
+    #[test]
+    fn registers_of_all_instruction_sets_do_as_numbers_do() {
+        Check.run::<Portable>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: the processor has them.
+                unsafe { avx2::run(Check) };
+            }
+            run(Check);
+        }
     }
 }
