@@ -82,7 +82,10 @@ pub fn estimates<R: Real + Transcendental>(
     if inputs.rows * inputs.lanes < PARALLEL
         && let Some(plain) = Plain::of(inputs, kind, &mut out)
     {
-        registers::run(plain);
+        match kind {
+            Kind::K1 | Kind::K2 => registers::run_narrow(plain),
+            Kind::K3 => registers::run(plain),
+        }
         return Ok(());
     }
     each_token(inputs, kind, None, vec![(Want::Estimate, out)])
