@@ -5,6 +5,7 @@ Ratios are between the fastest rounds of two rows of one run, on one thread of t
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 GAE_1024 = "gae f32 128x1024 time-major"
 GAE_8192 = "gae f32 128x8192 time-major"
@@ -99,22 +100,16 @@ def share(job, provider, *others):
     return measure
 
 
-def tail(job, provider):
-    """The 99th percentile of the time of one call, as a multiple of the median."""
+def tail(job, provider, of_rounds):
+    """The 99th percentile of the time of one call, as a multiple of the median.
+
+    ``of_rounds`` is what is taken of the rounds in which calls were timed: whatever interrupts the
+    machine can only add to it, so their least is what the calls themselves do.
+    """
 
     def measure(results):
         row = results.find(job, provider)
-        return None if row is None else row.tail
-
-    return measure
-
-
-def tail_to_arithmetic(job, provider):
-    """The same, as a multiple of that of arithmetic that takes as long."""
-
-    def measure(results):
-        row = results.find(job, provider)
-        return None if row is None or row.tail is None else row.tail / row.machine_tail
+        return of_rounds(row.tails) if row and row.tails else None
 
     return measure
 
@@ -257,13 +252,13 @@ CLAIMS = (
     Claim("replay sample 1024 against rlox", ratio("replay sample 1024", "rlox-gpu", "rlox"), 1.5),
     *(
         Claim(
-            f"replay sample {n}: 99th percentile over median{text}",
-            measure(f"replay sample {n}", "rlox-gpu"),
+            f"replay sample {n}: 99th percentile over median, {text} round",
+            tail(f"replay sample {n}", "rlox-gpu", of_rounds),
             1.5,
             at_least=False,
         )
         for n in (32, 256, 1024)
-        for text, measure in (("", tail), (", to arithmetic's", tail_to_arithmetic))
+        for text, of_rounds in (("quietest", min), ("median", median))
     ),
     Claim(
         "prioritized sample and update 256 against rlox", ratio(PRIORITIZED, "rlox-gpu", "rlox"), 2

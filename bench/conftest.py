@@ -7,13 +7,13 @@ import machine
 
 machine.one_thread()  # before NumPy, torch or ours is imported
 
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from harness import LeftOut, device_or_leave_out, need  # noqa: E402
 
 LEFT_OUT = pytest.StashKey()
 MACHINE = pytest.StashKey()
 WARM_UP_CALLS = 3
+TAIL_ROUNDS = 20
 
 
 def pytest_configure(config):
@@ -72,33 +72,19 @@ def check_then_time(benchmark, request):
             versions=described["versions"],
             source=described["source"],
         )
-        if job.single_calls:
-            tails = _tails(work.call, job.single_calls)
-            benchmark.extra_info["tail"], benchmark.extra_info["machine_tail"] = tails
+        if job.single_calls and provider.ours:
+            benchmark.extra_info["tails"] = [
+                _tail(work.call, job.single_calls) for _ in range(TAIL_ROUNDS)
+            ]
         _time(benchmark, work)
 
     return run
 
 
-def _tails(call, calls):
-    """The 99th percentile of the time of single calls, as a multiple of their median.
-
-    The second figure is that of arithmetic that takes as long, done in turn with the calls: timers
-    and neighbours interrupt this machine's processor whatever it does.
-    """
-    x = np.linspace(0.0, 1.0, 10_000)
-    out = np.empty_like(x)
-    share = statistics.median(_durations(call, 500)) / statistics.median(
-        _durations(lambda: np.exp(x, out=out), 500)
-    )
-    x = np.linspace(0.0, 1.0, max(1, round(share * len(x))))
-    out = np.empty_like(x)
-    found = [], []
-    for _ in range(calls // 100):
-        found[0].extend(_durations(call, 100))
-        found[1].extend(_durations(lambda: np.exp(x, out=out), 100))
-    cut_points = (statistics.quantiles(durations, n=100) for durations in found)
-    return [points[98] / points[49] for points in cut_points]
+def _tail(call, calls):
+    """The 99th percentile of the time of single calls, as a multiple of their median."""
+    cut_points = statistics.quantiles(_durations(call, calls), n=100)
+    return cut_points[98] / cut_points[49]
 
 
 def _durations(call, calls):

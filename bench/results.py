@@ -22,10 +22,8 @@ class Row:
     unit: str
     nbytes: int | None
     traffic: str
-    # The 99th percentile of single calls over their median, where these were timed, and that of
-    # arithmetic that takes as long.
-    tail: float | None = None
-    machine_tail: float | None = None
+    # The 99th percentile of single calls over their median, of each round in which they were timed.
+    tails: tuple[float, ...] = ()
 
     @property
     def rate(self):
@@ -111,6 +109,5 @@ def _row(entry):
         median=stats["median"] / calls,
         spread=stats["iqr"] / calls,
         rounds=stats["rounds"],
-        tail=info.get("tail"),
-        machine_tail=info.get("machine_tail"),
+        tails=tuple(info.get("tails", ())),
     )
