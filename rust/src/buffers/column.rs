@@ -5,7 +5,7 @@
 #[cfg(target_os = "linux")]
 use std::ffi::{c_int, c_void};
 
-use super::gather::{fetch_first, gather};
+use super::gather::{Slots, fetch_first, gather};
 
 /// `rows` rows of `width` bytes, zero at first.
 pub struct Column {
@@ -85,29 +85,25 @@ impl Column {
     }
 
     /// Ask for the first of the rows that will be gathered.
-    pub(super) fn fetch_first(&self, slots: &[u32]) {
-        let (rows, width) = (self.bytes().as_ptr(), self.width);
-        fetch_first(slots.len(), width, |i| {
-            rows.wrapping_add(slots[i] as usize * width)
-        });
+    pub(super) fn fetch_first(&self, slots: Slots) {
+        fetch_first(slots.len(), self.width, self.row_at(slots));
     }
 
     /// Write the rows at `slots` to `out`, one after the other.
     ///
     /// # Panics
-    /// If there is no such row, or `out` has room for another number of them.
-    pub(super) fn gather(&self, slots: &[u32], out: &mut [u8]) {
-        let (rows, width) = (self.bytes().as_ptr(), self.width);
-        let largest = slots.iter().copied().max();
-        assert!(
-            largest.is_none_or(|slot| (slot as usize) < self.rows),
-            "rows of the column"
-        );
+    /// If there may be no such row, or `out` has room for another number of them.
+    pub(super) fn gather(&self, slots: Slots, out: &mut [u8]) {
+        slots.check(self.rows);
         // SAFETY: rows of the column.
-        unsafe {
-            let row_at = |i: usize| rows.add(*slots.get_unchecked(i) as usize * width);
-            gather(slots.len(), width, row_at, out);
-        }
+        unsafe { gather(slots.len(), self.width, self.row_at(slots), out) };
+    }
+
+    /// Where the row of each slot begins.
+    fn row_at(&self, slots: Slots) -> impl Fn(usize) -> *const u8 {
+        let (rows, width) = (self.bytes().as_ptr(), self.width);
+        // SAFETY: `gather` and `fetch_first` ask for no more than there are.
+        move |i| rows.wrapping_add(unsafe { slots.at(i) } * width)
     }
 }
 
@@ -171,7 +167,7 @@ mod tests {
         column.clear(4, 2);
         assert_eq!(column.bytes(), b"\0\0\0ddd\0\0\0aaa\0\0\0");
         let mut out = [9; 6];
-        column.gather(&[3, 1], &mut out);
+        column.gather(Slots::new(&[3, 1], 4), &mut out);
         assert_eq!(&out, b"aaaddd");
     }
 }

@@ -9,7 +9,7 @@
 
 use super::NONE;
 use super::column::Column;
-use super::gather::{fetch_first, gather};
+use super::gather::{Slots, fetch_first, gather};
 use super::state::{Section, Sections, check_below, fill, owned, section};
 
 /// Bytes by which memory grows.
@@ -106,22 +106,25 @@ impl Frames {
         self.chunks[(frame >> self.shift) as usize].row(frame & ((1 << self.shift) - 1))
     }
 
-    /// An observation of the transition at `slot`, the next one if `next`.
-    fn of(&self, slot: u32, next: bool) -> *const u8 {
-        let frame = self.pairs[slot as usize][usize::from(next)];
-        self.frame(frame).as_ptr()
-    }
-
     /// Ask for the first of the frames that will be gathered.
-    pub(super) fn fetch_first(&self, slots: &[u32], next: bool) {
-        fetch_first(slots.len(), self.width, |i| self.of(slots[i], next));
+    pub(super) fn fetch_first(&self, slots: Slots, next: bool) {
+        fetch_first(slots.len(), self.width, self.row_at(slots, next));
     }
 
     /// The observations of the transitions at `slots`, the next ones if `next`.
-    pub(super) fn gather(&self, slots: &[u32], next: bool, out: &mut [u8]) {
-        let row_at = |i: usize| self.of(slots[i], next);
+    pub(super) fn gather(&self, slots: Slots, next: bool, out: &mut [u8]) {
+        let row_at = self.row_at(slots, next);
         // SAFETY: frames are of this width.
         unsafe { gather(slots.len(), self.width, row_at, out) };
+    }
+
+    /// Where the frame of each slot begins.
+    fn row_at(&self, slots: Slots, next: bool) -> impl Fn(usize) -> *const u8 {
+        move |i| {
+            // SAFETY: `gather` and `fetch_first` ask for no more than there are.
+            let pair = self.pairs[unsafe { slots.at(i) }];
+            self.frame(pair[usize::from(next)]).as_ptr()
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -205,7 +208,8 @@ mod tests {
     fn pair(frames: &Frames, slot: u32) -> [Vec<u8>; 2] {
         [false, true].map(|next| {
             let mut out = vec![0; frames.width];
-            frames.gather(&[slot], next, &mut out);
+            let slots = [slot];
+            frames.gather(Slots::new(&slots, frames.pairs.len()), next, &mut out);
             out
         })
     }

@@ -30,12 +30,72 @@ macro_rules! by_width {
     };
 }
 
+/// Numbers of rows, each found to be below `bound`.
+#[derive(Clone, Copy)]
+pub(super) struct Slots<'a> {
+    numbers: &'a [u32],
+    bound: usize,
+}
+
+impl<'a> Slots<'a> {
+    /// # Panics
+    /// If a number is not below `bound`.
+    pub(super) fn new(numbers: &'a [u32], bound: usize) -> Self {
+        let largest = numbers.iter().copied().max();
+        assert!(largest.is_none_or(|x| (x as usize) < bound), "a slot");
+        Self { numbers, bound }
+    }
+
+    pub(super) fn len(self) -> usize {
+        self.numbers.len()
+    }
+
+    /// Number `i`.
+    ///
+    /// # Safety
+    /// There are more than `i`.
+    #[inline(always)]
+    pub(super) unsafe fn at(self, i: usize) -> usize {
+        // SAFETY: the caller's.
+        unsafe { *self.numbers.get_unchecked(i) as usize }
+    }
+
+    /// # Panics
+    /// If there may be a number that is not below `rows`.
+    pub(super) fn check(self, rows: usize) {
+        assert!(self.bound <= rows, "rows for the slots");
+    }
+}
+
+/// [`fetch_first`] for [`gather_numbers`].
+pub(super) fn fetch_first_numbers<T>(from: &[T], slots: Slots) {
+    // SAFETY: no more are asked for than there are.
+    let item = |i: usize| from.as_ptr().wrapping_add(unsafe { slots.at(i) });
+    fetch_first(slots.len(), size_of::<T>(), |i| item(i).cast());
+}
+
+/// Write `from[slots[i]]` to `to[i]`, for all of them.
+///
+/// # Panics
+/// If there is no such item, or `to` has another length than `slots`.
+pub(super) fn gather_numbers<T: Copy>(from: &[T], slots: Slots, to: &mut [T]) {
+    slots.check(from.len());
+    assert_eq!(to.len(), slots.len(), "room for the numbers");
+    let bytes = size_of_val(to);
+    // SAFETY: the same memory; what is copied there are whole items.
+    let out = unsafe { std::slice::from_raw_parts_mut(to.as_mut_ptr().cast(), bytes) };
+    // SAFETY: items of the slice.
+    let item = |i: usize| unsafe { from.as_ptr().add(slots.at(i)).cast() };
+    // SAFETY: as above.
+    unsafe { gather(slots.len(), size_of::<T>(), item, out) }
+}
+
 /// Ask for the first of the rows that `gather` is about to copy, so that the first rows of several
 /// columns are on their way at once.
 #[inline]
-pub(super) fn fetch_first<T>(count: usize, width: usize, row_at: impl Fn(usize) -> *const T) {
+pub(super) fn fetch_first(count: usize, width: usize, row_at: impl Fn(usize) -> *const u8) {
     for i in 0..count.min(FIRST) {
-        fetch(row_at(i).cast(), width);
+        fetch(row_at(i), width);
     }
 }
 
@@ -101,6 +161,9 @@ unsafe fn walk(
 /// Ask for the lines of `bytes` from an address on.
 #[inline(always)]
 fn fetch(address: *const u8, bytes: usize) {
+    if matches!(bytes, 1 | 2 | 4 | 8) {
+        return prefetch(address); // numbers lie in one line
+    }
     let bytes = bytes.min(FETCHED);
     let mut offset = 0;
     while offset < bytes {

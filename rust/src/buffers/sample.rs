@@ -1,7 +1,7 @@
 //! Samples of the ring.
 
 use super::draw::{self, Draw};
-use super::gather::fetch_first;
+use super::gather::{Slots, fetch_first_numbers, gather_numbers};
 use super::replay::{Part, Replay};
 use super::{NONE, TERMINATED, TRUNCATED};
 use crate::pool::{self, PoolError};
@@ -39,7 +39,6 @@ impl Replay {
     /// # Panics
     /// If a slot holds no transition, or `out` has room for another number of them.
     pub fn gather(&mut self, slots: &[u32], mut out: Batch) -> Result<(), PoolError> {
-        assert!(slots.iter().all(|&slot| (slot as usize) < self.len), "slot");
         let mut scratch = std::mem::take(&mut self.scratch);
         let last = match &mut out.discounts {
             Some(discounts) => {
@@ -144,7 +143,7 @@ impl Replay {
     }
 
     /// Ask for the first rows of all columns.
-    fn fetch_first(&self, slots: &[u32], last: &[u32]) {
+    fn fetch_first(&self, slots: Slots, last: Slots) {
         for part in &self.parts {
             match part {
                 Part::Twice { obs, next } => {
@@ -158,14 +157,13 @@ impl Replay {
             }
         }
         self.actions.fetch_first(slots);
-        let reward = |i: usize| &raw const self.rewards[slots[i] as usize];
-        fetch_first(slots.len(), size_of::<f32>(), reward);
-        let flags = |i: usize| &raw const self.flags[last[i] as usize];
-        fetch_first(slots.len(), size_of::<u8>(), flags);
+        fetch_first_numbers(&self.rewards, slots);
+        fetch_first_numbers(&self.flags, last);
     }
 
     /// What comes after a transition is taken from the slots `last`.
     fn gather_rows(&self, slots: &[u32], last: &[u32], out: Batch) {
+        let (slots, last) = (Slots::new(slots, self.len), Slots::new(last, self.len));
         self.fetch_first(slots, last);
         for (part, [obs, next]) in self.parts.iter().zip(out.obs) {
             match part {
@@ -184,13 +182,11 @@ impl Replay {
         }
         self.actions.gather(slots, out.actions);
         if out.discounts.is_none() {
-            for (to, &slot) in out.rewards.iter_mut().zip(slots) {
-                *to = self.rewards[slot as usize];
-            }
+            gather_numbers(&self.rewards, slots, out.rewards);
         }
-        let ends = out.terminated.iter_mut().zip(out.truncated);
-        for ((terminated, truncated), &slot) in ends.zip(last) {
-            let flags = self.flags[slot as usize];
+        gather_numbers(&self.flags, last, out.terminated);
+        for (terminated, truncated) in out.terminated.iter_mut().zip(out.truncated) {
+            let flags = *terminated;
             *terminated = u8::from(flags & TERMINATED != 0);
             *truncated = u8::from(flags & TRUNCATED != 0);
         }
