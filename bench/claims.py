@@ -103,8 +103,8 @@ def share(job, provider, *others):
 def tail(job, provider, of_rounds):
     """The 99th percentile of the time of one call, as a multiple of the median.
 
-    ``of_rounds`` is what is taken of the rounds in which calls were timed: whatever interrupts the
-    machine can only add to it, so their least is what the calls themselves do.
+    ``of_rounds`` is what is taken of the rounds in which calls were timed: interruptions of the
+    machine add to all but the quietest.
     """
 
     def measure(results):

@@ -83,18 +83,14 @@ def check_then_time(benchmark, request):
 
 def _tail(call, calls):
     """The 99th percentile of the time of single calls, as a multiple of their median."""
-    cut_points = statistics.quantiles(_durations(call, calls), n=100)
-    return cut_points[98] / cut_points[49]
-
-
-def _durations(call, calls):
     clock = time.perf_counter_ns
     durations = []
     for _ in range(calls):
         start = clock()
         call()
         durations.append(clock() - start)
-    return durations
+    cut_points = statistics.quantiles(durations, n=100)
+    return cut_points[98] / cut_points[49]
 
 
 def _time(benchmark, work):

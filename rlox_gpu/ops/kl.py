@@ -38,9 +38,6 @@ from .._checks import choice
 from ._kinds import implementation, is_tensor, loaded
 from ._kl_arguments import KINDS, REDUCTIONS
 
-# An equal string that is another object takes the longer way, to the same result.
-_NONE = "none"
-
 
 def token_kl(
     logprobs: Any,
@@ -96,7 +93,7 @@ def token_kl(
     Schulman, "Approximating KL divergence", 2020, http://joschu.net/blog/kl-approx.html.
     """
     # Memory moves the plain ones, and little of it: what is asked in between shows.
-    plain = ratio is None and mask is None and reduction is _NONE
+    plain = ratio is None and mask is None and type(reduction) is str and reduction == "none"
     if plain and type(kind) is str and kind in KINDS:
         found = None
         if type(logprobs) is np.ndarray:

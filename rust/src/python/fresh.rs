@@ -35,15 +35,11 @@ pub(super) fn empty<'py>(
     code: Code,
     inputs: &[*const u8],
 ) -> PyResult<Fresh<'py>> {
-    let dims = &mut dims_of(shape);
     if bytes_of(shape, code) < PLACED_FROM {
-        // SAFETY: fresh memory.
-        let array = unsafe { new_array(py, dims, code, ptr::null_mut())? };
-        let data = data_of(&array);
-        return Ok((array, data));
+        return anywhere(py, shape, code);
     }
     let block = Block::new(py, 1, shape, code, inputs)?;
-    block.array(0, dims, code)
+    block.array(0, &mut dims_of(shape), code)
 }
 
 /// As [`empty`], for what is computed from front to back: a result that begins in its page where an
@@ -54,20 +50,24 @@ pub(super) fn empty_in_order<'py>(
     code: Code,
     inputs: &[*const u8],
 ) -> PyResult<Fresh<'py>> {
+    let fresh = anywhere(py, shape, code)?;
+    let waits = |input: &*const u8| {
+        let ahead = (fresh.1 as usize).wrapping_sub(*input as usize) % PAGE;
+        ahead != 0 && ahead <= FETCHED
+    };
+    if bytes_of(shape, code) >= PLACED_FROM && inputs.iter().any(waits) {
+        drop(fresh);
+        return empty(py, shape, code, inputs);
+    }
+    Ok(fresh)
+}
+
+/// Where the allocator puts it.
+fn anywhere<'py>(py: Python<'py>, shape: &[usize], code: Code) -> PyResult<Fresh<'py>> {
     // SAFETY: fresh memory.
     let array = unsafe { new_array(py, &mut dims_of(shape), code, ptr::null_mut())? };
     let data = data_of(&array);
-    let ahead = |input: &*const u8| (data as usize).wrapping_sub(*input as usize) % PAGE;
-    if bytes_of(shape, code) < PLACED_FROM
-        || inputs
-            .iter()
-            .map(ahead)
-            .all(|bytes| bytes == 0 || bytes > FETCHED)
-    {
-        return Ok((array, data));
-    }
-    drop(array);
-    empty(py, shape, code, inputs)
+    Ok((array, data))
 }
 
 /// Two arrays as [`empty`] makes one, in one allocation.
