@@ -24,7 +24,7 @@ pub struct Draw {
 }
 
 /// Counters that are turned into random words together.
-const LANES: usize = 8;
+const LANES: usize = 16;
 
 /// Fill `out` with numbers below `n`, each as likely as the others.
 ///

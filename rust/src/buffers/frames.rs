@@ -8,9 +8,9 @@
 #![allow(unsafe_code)]
 
 use super::NONE;
-use super::column::Column;
-use super::gather::{Slots, fetch_first, gather};
+use super::gather::{Slots, copy_rows, fetch};
 use super::state::{Section, Sections, check_below, fill, owned, section};
+use super::table::Table;
 
 /// Bytes by which memory grows.
 const CHUNK: usize = 1 << 22;
@@ -20,7 +20,7 @@ pub(super) struct Frames {
     width: usize,
     /// Frames of a chunk are two to this power.
     shift: u32,
-    chunks: Vec<Column>,
+    chunks: Vec<Table>,
     /// How many transitions and environments refer to each frame.
     users: Vec<u8>,
     free: Vec<u32>,
@@ -84,7 +84,7 @@ impl Frames {
         let frame = self.users.len() as u32;
         assert_ne!(frame, NONE, "too many frames");
         if (frame >> self.shift) as usize == self.chunks.len() {
-            self.chunks.push(Column::new(1 << self.shift, self.width));
+            self.chunks.push(Table::new(1 << self.shift, self.width));
         }
         self.users.push(0);
         frame
@@ -106,25 +106,26 @@ impl Frames {
         self.chunks[(frame >> self.shift) as usize].row(frame & ((1 << self.shift) - 1))
     }
 
-    /// Ask for the first of the frames that will be gathered.
-    pub(super) fn fetch_first(&self, slots: Slots, next: bool) {
-        fetch_first(slots.len(), self.width, self.row_at(slots, next));
+    /// Ask for the frames that will be gathered.
+    pub(super) fn fetch(&self, slots: Slots, next: bool) {
+        for i in 0..slots.len() {
+            fetch(self.frame_at(slots.at(i), next).as_ptr(), self.width);
+        }
     }
 
     /// The observations of the transitions at `slots`, the next ones if `next`.
     pub(super) fn gather(&self, slots: Slots, next: bool, out: &mut [u8]) {
-        let row_at = self.row_at(slots, next);
-        // SAFETY: frames are of this width.
-        unsafe { gather(slots.len(), self.width, row_at, out) };
+        let (count, width) = (slots.len(), self.width);
+        assert_eq!(out.len(), count * width, "room for the frames");
+        let from = |i: usize| self.frame_at(slots.at(i), next).as_ptr();
+        let to = out.as_mut_ptr();
+        // SAFETY: frames are of this width, and there is room for all of them.
+        unsafe { copy_rows(count, width, from, |i| to.wrapping_add(i * width)) };
     }
 
-    /// Where the frame of each slot begins.
-    fn row_at(&self, slots: Slots, next: bool) -> impl Fn(usize) -> *const u8 {
-        move |i| {
-            // SAFETY: `gather` and `fetch_first` ask for no more than there are.
-            let pair = self.pairs[unsafe { slots.at(i) }];
-            self.frame(pair[usize::from(next)]).as_ptr()
-        }
+    /// The observation of the transition in a slot, the next one if `next`.
+    fn frame_at(&self, slot: usize, next: bool) -> &[u8] {
+        self.frame(self.pairs[slot][usize::from(next)])
     }
 
     pub(super) fn clear(&mut self) {
@@ -162,7 +163,7 @@ impl Frames {
         }
         let count = count[0] as usize;
         for number in 0..count.div_ceil(1 << self.shift) {
-            let mut chunk = Column::new(1 << self.shift, self.width);
+            let mut chunk = Table::new(1 << self.shift, self.width);
             fill(
                 sections,
                 &format!("frames.{at}.{number}"),

@@ -1,11 +1,12 @@
-//! Copies of rows at random places: what the processor does while it waits for memory.
+//! Copies of rows at random places, and what the processor does while it waits for memory.
 
 #![allow(unsafe_code)]
 
-/// Rows ahead of the copy that are being fetched into the cache.
-const AHEAD: usize = 128;
-/// How many rows of every column `fetch_first` asks for.
-const FIRST: usize = 32;
+use std::ops::Range;
+
+/// Rows that are on their way while those before them are copied: few enough to stay in the cache,
+/// many enough to wait for memory together.
+pub(super) const BLOCK: usize = 64;
 /// Bytes of a row that are fetched ahead; the processor follows longer rows by itself.
 const FETCHED: usize = 512;
 const LINE: usize = 64;
@@ -50,14 +51,21 @@ impl<'a> Slots<'a> {
         self.numbers.len()
     }
 
-    /// Number `i`.
+    /// Some of the numbers.
     ///
-    /// # Safety
-    /// There are more than `i`.
+    /// # Panics
+    /// If there are no such ones.
+    pub(super) fn part(self, range: Range<usize>) -> Self {
+        Self {
+            numbers: &self.numbers[range],
+            bound: self.bound,
+        }
+    }
+
+    /// Number `i`.
     #[inline(always)]
-    pub(super) unsafe fn at(self, i: usize) -> usize {
-        // SAFETY: the caller's.
-        unsafe { *self.numbers.get_unchecked(i) as usize }
+    pub(super) fn at(self, i: usize) -> usize {
+        self.numbers[i] as usize
     }
 
     /// # Panics
@@ -67,106 +75,58 @@ impl<'a> Slots<'a> {
     }
 }
 
-/// [`fetch_first`] for [`gather_numbers`].
-pub(super) fn fetch_first_numbers<T>(from: &[T], slots: Slots) {
-    // SAFETY: no more are asked for than there are.
-    let item = |i: usize| from.as_ptr().wrapping_add(unsafe { slots.at(i) });
-    fetch_first(slots.len(), size_of::<T>(), |i| item(i).cast());
-}
-
-/// Write `from[slots[i]]` to `to[i]`, for all of them.
-///
-/// # Panics
-/// If there is no such item, or `to` has another length than `slots`.
-pub(super) fn gather_numbers<T: Copy>(from: &[T], slots: Slots, to: &mut [T]) {
-    slots.check(from.len());
-    assert_eq!(to.len(), slots.len(), "room for the numbers");
-    let bytes = size_of_val(to);
-    // SAFETY: the same memory; what is copied there are whole items.
-    let out = unsafe { std::slice::from_raw_parts_mut(to.as_mut_ptr().cast(), bytes) };
-    // SAFETY: items of the slice.
-    let item = |i: usize| unsafe { from.as_ptr().add(slots.at(i)).cast() };
-    // SAFETY: as above.
-    unsafe { gather(slots.len(), size_of::<T>(), item, out) }
-}
-
-/// Ask for the first of the rows that `gather` is about to copy, so that the first rows of several
-/// columns are on their way at once.
-#[inline]
-pub(super) fn fetch_first(count: usize, width: usize, row_at: impl Fn(usize) -> *const u8) {
-    for i in 0..count.min(FIRST) {
-        fetch(row_at(i), width);
-    }
-}
-
-/// Write the `width` bytes at `row_at(i)` to the i-th `width` bytes of `out`, for all `count` of
-/// them. The first of them should have been fetched.
-///
-/// # Panics
-/// If `out` has another length than `count` rows.
+/// Copy the `width` bytes at `from(i)` to `to(i)`, for all `count` of them.
 ///
 /// # Safety
-/// There are `width` bytes at `row_at(i)`.
+/// There are `width` bytes at both, and none of those that are written is another row's.
 #[inline]
-pub(super) unsafe fn gather(
+pub(super) unsafe fn copy_rows(
     count: usize,
     width: usize,
-    row_at: impl Fn(usize) -> *const u8,
-    out: &mut [u8],
+    from: impl Fn(usize) -> *const u8,
+    to: impl Fn(usize) -> *mut u8,
 ) {
-    assert_eq!(out.len(), count * width, "room for the rows");
-    let to = out.as_mut_ptr();
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx") {
-        // SAFETY: the processor has it, and there is room; the caller vouches for the rows.
-        return unsafe { gather_by_avx(count, width, row_at, to) };
+        // SAFETY: the processor has it; the caller vouches for the rows.
+        return unsafe { copy_by_avx(count, width, from, to) };
     }
-    // SAFETY: as above.
-    unsafe { by_width!(width, walk(count, width, row_at, to)) }
+    by_width!(width, walk(count, width, from, to));
 }
 
 /// With registers of twice the size.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
-unsafe fn gather_by_avx(
+unsafe fn copy_by_avx(
     count: usize,
     width: usize,
-    row_at: impl Fn(usize) -> *const u8,
-    to: *mut u8,
+    from: impl Fn(usize) -> *const u8,
+    to: impl Fn(usize) -> *mut u8,
 ) {
-    // SAFETY: the caller's.
-    unsafe { by_width!(width, walk(count, width, row_at, to)) }
+    by_width!(width, walk(count, width, from, to));
 }
 
 #[inline(always)]
-unsafe fn walk(
+fn walk(
     count: usize,
     width: usize,
-    row_at: impl Fn(usize) -> *const u8,
-    to: *mut u8,
+    from: impl Fn(usize) -> *const u8,
+    to: impl Fn(usize) -> *mut u8,
     copy: impl Fn(*mut u8, *const u8, usize),
 ) {
-    for i in FIRST..count.min(AHEAD) {
-        fetch(row_at(i), width);
-    }
     for i in 0..count {
-        if i + AHEAD < count {
-            fetch(row_at(i + AHEAD), width);
-        }
-        // SAFETY: `gather` has found room for all rows.
-        copy(unsafe { to.add(i * width) }, row_at(i), width);
+        copy(to(i), from(i), width);
     }
 }
 
 /// Ask for the lines of `bytes` from an address on.
 #[inline(always)]
-fn fetch(address: *const u8, bytes: usize) {
-    if matches!(bytes, 1 | 2 | 4 | 8) {
-        return prefetch(address); // numbers lie in one line
-    }
+pub(super) fn fetch(address: *const u8, bytes: usize) {
+    // The last byte's line holds its word's other bytes too.
+    const WORD: usize = 4;
     let bytes = bytes.min(FETCHED);
     let mut offset = 0;
-    while offset < bytes {
+    while offset + WORD < bytes {
         prefetch(address.wrapping_add(offset));
         offset += LINE;
     }
@@ -230,13 +190,24 @@ mod tests {
         for width in (1..=40).chain([63, 64, 65, 127, 128, 255, 256, 257, 511, 513, 3000]) {
             let source: Vec<u8> = (0..width * 50).map(|i| (i * 7 % 251) as u8).collect();
             let row = |i: usize| &source[i * 13 % 50 * width..][..width];
-            for count in [0, 1, 31, 32, 33, 127, 128, 129, 200] {
-                let mut out = vec![0; count * width];
-                fetch_first(count, width, |i| row(i).as_ptr());
-                // SAFETY: rows of that width.
-                unsafe { gather(count, width, |i| row(i).as_ptr(), &mut out) };
-                for (i, found) in out.chunks_exact(width).enumerate() {
-                    assert_eq!(found, row(i), "width {width}, row {i} of {count}");
+            // What lies between the rows stays.
+            let stride = width + 3;
+            for count in [0, 1, 31, 200] {
+                let mut out = vec![255; count * stride];
+                let to = out.as_mut_ptr();
+                (0..count).for_each(|i| fetch(row(i).as_ptr(), width));
+                // SAFETY: rows of that width, and room for them.
+                unsafe {
+                    copy_rows(
+                        count,
+                        width,
+                        |i| row(i).as_ptr(),
+                        |i| to.wrapping_add(i * stride),
+                    );
+                }
+                for (i, found) in out.chunks_exact(stride).enumerate() {
+                    assert_eq!(found[..width], *row(i), "width {width}, row {i} of {count}");
+                    assert_eq!(found[width..], [255; 3]);
                 }
             }
         }

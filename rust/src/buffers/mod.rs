@@ -1,9 +1,8 @@
-//! Replay buffers: rings of transitions, column by column, as plain bytes.
+//! Replay buffers: rings of transitions as plain bytes.
 //!
-//! What a row of a column means (its dtype and shape) is the caller's business; here it is a number
-//! of bytes. Random draws are pure functions of `(seed, step)`, see [`draw`].
+//! What a field of a transition means (its dtype and shape) is the caller's business; here it is a
+//! number of bytes. Random draws are pure functions of `(seed, step)`, see [`draw`].
 
-pub mod column;
 pub mod draw;
 mod frames;
 mod gather;
@@ -11,10 +10,12 @@ pub mod hindsight;
 mod links;
 pub mod priorities;
 mod raw;
+mod records;
 pub mod replay;
 mod sample;
 pub mod sequences;
 pub mod state;
+mod table;
 pub mod tree;
 
 pub use priorities::Priorities;

@@ -1,8 +1,11 @@
 //! The ring of transitions.
 
-use super::column::Column;
+use std::ops::Range;
+
 use super::frames::Frames;
 use super::links::Links;
+use super::raw::bytes_of;
+use super::records::{Field, Fields, Records};
 use super::{TERMINATED, TRUNCATED};
 
 /// What a buffer holds; sizes in bytes.
@@ -49,7 +52,7 @@ pub enum Envs<'a> {
 }
 
 pub(super) enum Part {
-    Twice { obs: Column, next: Column },
+    Twice { obs: Field, next: Field },
     Once(Frames),
 }
 
@@ -57,15 +60,19 @@ pub(super) enum Part {
 pub struct Replay {
     pub(super) layout: Layout,
     pub(super) parts: Vec<Part>,
-    pub(super) actions: Column,
-    pub(super) rewards: Vec<f32>,
-    pub(super) flags: Vec<u8>,
+    /// All but what `parts` has for itself.
+    pub(super) records: Records,
+    pub(super) actions: Field,
+    pub(super) rewards: Field,
+    pub(super) flags: Field,
     pub(super) links: Links,
     /// Pushes since the buffer was made or cleared.
     pub(super) pushed: u64,
     pub(super) len: usize,
     pub(super) head: usize,
     pub(super) scratch: Vec<u32>,
+    /// The flags of what is being pushed.
+    ends: Vec<u8>,
 }
 
 impl Replay {
@@ -77,26 +84,27 @@ impl Replay {
             capacity, num_envs, ..
         } = layout;
         assert!((1..=super::MAX_CAPACITY).contains(&capacity), "capacity");
+        let mut fields = Fields::default();
         let part = |&width: &usize| {
             if layout.deduplicate {
                 Part::Once(Frames::new(capacity, num_envs, width))
             } else {
-                Part::Twice {
-                    obs: Column::new(capacity, width),
-                    next: Column::new(capacity, width),
-                }
+                let (obs, next) = (fields.add(width), fields.add(width));
+                Part::Twice { obs, next }
             }
         };
         Self {
             parts: layout.obs.iter().map(part).collect(),
-            actions: Column::new(capacity, layout.action),
-            rewards: vec![0.0; capacity],
-            flags: vec![0; capacity],
+            actions: fields.add(layout.action),
+            rewards: fields.add(size_of::<f32>()),
+            flags: fields.add(1),
+            records: Records::new(capacity, &fields),
             links: Links::new(capacity, num_envs),
             pushed: 0,
             len: 0,
             head: 0,
             scratch: Vec::new(),
+            ends: Vec::new(),
             layout,
         }
     }
@@ -163,25 +171,32 @@ impl Replay {
     fn push_row(&mut self, rows: &Rows) {
         let slot = self.head;
         let env = env_of(rows, 0, self.layout.num_envs);
+        let records = &mut self.records;
         for (part, Observation { obs, next }) in self.parts.iter_mut().zip(rows.obs) {
             match part {
                 Part::Twice {
                     obs: to,
                     next: then,
                 } => {
-                    to.row_mut(slot).copy_from_slice(obs);
+                    records.get_mut(*to, slot).copy_from_slice(obs);
+                    let then = records.get_mut(*then, slot);
                     match next {
-                        Some(next) => then.row_mut(slot).copy_from_slice(next),
-                        None => then.row_mut(slot).fill(0),
+                        Some(next) => then.copy_from_slice(next),
+                        None => then.fill(0),
                     }
                 }
                 Part::Once(frames) => frames.write(slot, obs, *next, env),
             }
         }
-        self.actions.row_mut(slot).copy_from_slice(rows.actions);
-        self.rewards[slot] = rows.rewards[0];
         let flags = flags_of(rows.terminated[0], rows.truncated[0]);
-        self.flags[slot] = flags;
+        let values = [
+            (self.actions, rows.actions),
+            (self.rewards, bytes_of(rows.rewards)),
+            (self.flags, &[flags]),
+        ];
+        for (field, value) in values {
+            records.get_mut(field, slot).copy_from_slice(value);
+        }
         self.links.push(slot as u32, self.pushed, env, flags != 0);
         self.pushed += 1;
         let capacity = self.layout.capacity;
@@ -192,17 +207,18 @@ impl Replay {
     /// At most as many rows as there are slots.
     fn push_block(&mut self, rows: &Rows, first: usize, count: usize) {
         let (slot, capacity) = (self.head, self.layout.capacity);
+        let records = &mut self.records;
         for (part, Observation { obs, next }) in self.parts.iter_mut().zip(rows.obs) {
             match part {
                 Part::Twice {
                     obs: to,
                     next: then,
                 } => {
-                    let bytes = first * to.width()..(first + count) * to.width();
-                    to.write(slot, &obs[bytes.clone()]);
+                    let bytes = first * to.width..(first + count) * to.width;
+                    records.write(*to, slot, &obs[bytes.clone()]);
                     match next {
-                        Some(next) => then.write(slot, &next[bytes]),
-                        None => then.clear(slot, count),
+                        Some(next) => records.write(*then, slot, &next[bytes]),
+                        None => records.clear(*then, slot, count),
                     }
                 }
                 Part::Once(frames) => {
@@ -216,27 +232,28 @@ impl Replay {
                 }
             }
         }
-        let width = self.actions.width();
-        self.actions
-            .write(slot, &rows.actions[first * width..(first + count) * width]);
+        let (rows_here, width) = (first..first + count, self.actions.width);
+        let actions = &rows.actions[first * width..(first + count) * width];
+        records.write(self.actions, slot, actions);
+        let rewards = bytes_of(&rows.rewards[rows_here.clone()]);
+        records.write(self.rewards, slot, rewards);
+        let ends = rows.terminated[rows_here.clone()]
+            .iter()
+            .zip(&rows.truncated[rows_here]);
+        self.ends.clear();
+        self.ends
+            .extend(ends.map(|(&terminated, &truncated)| flags_of(terminated, truncated)));
+        records.write(self.flags, slot, &self.ends);
         let here = count.min(capacity - slot);
-        let rewards = &rows.rewards[first..first + count];
-        self.rewards[slot..slot + here].copy_from_slice(&rewards[..here]);
-        self.rewards[..count - here].copy_from_slice(&rewards[here..]);
-        self.push_flags(rows, first, here, slot);
-        self.push_flags(rows, first + here, count - here, 0);
+        self.push_links(rows, first, slot, 0..here);
+        self.push_links(rows, first + here, 0, here..count);
         self.head = (slot + count) % capacity;
         self.len = (self.len + count).min(capacity);
     }
 
-    /// Flags and links of rows whose slots do not wrap around.
-    fn push_flags(&mut self, rows: &Rows, first: usize, count: usize, slot: usize) {
-        let terminated = &rows.terminated[first..first + count];
-        let truncated = &rows.truncated[first..first + count];
-        let flags = &mut self.flags[slot..slot + count];
-        for ((flags, &terminated), &truncated) in flags.iter_mut().zip(terminated).zip(truncated) {
-            *flags = flags_of(terminated, truncated);
-        }
+    /// The links of rows whose slots do not wrap around, with the flags `ends[run]`.
+    fn push_links(&mut self, rows: &Rows, first: usize, slot: usize, run: Range<usize>) {
+        let flags = &self.ends[run];
         if self.layout.num_envs == 1 {
             self.links.push_run(slot, self.pushed, flags);
         } else {
@@ -246,7 +263,7 @@ impl Replay {
                 self.links.push((slot + i) as u32, number, env, flags != 0);
             }
         }
-        self.pushed += count as u64;
+        self.pushed += flags.len() as u64;
     }
 }
 

@@ -1,7 +1,11 @@
 //! Samples of the ring.
 
+use std::ops::Range;
+
 use super::draw::{self, Draw};
-use super::gather::{Slots, fetch_first_numbers, gather_numbers};
+use super::gather::{BLOCK, Slots};
+use super::raw::bytes_of_mut;
+use super::records::Fetched;
 use super::replay::{Part, Replay};
 use super::{NONE, TERMINATED, TRUNCATED};
 use crate::pool::{self, PoolError};
@@ -57,7 +61,7 @@ impl Replay {
     fn add_up(&self, slots: &[u32], last: &mut [u32], rewards: &mut [f32], discounts: &mut [f32]) {
         for (i, &slot) in slots.iter().enumerate() {
             let mut at = slot;
-            let mut sum = f64::from(self.rewards[at as usize]);
+            let mut sum = self.reward(at);
             let mut discount = self.layout.gamma;
             for _ in 1..self.layout.n_step {
                 let next = self.links.next(at);
@@ -65,13 +69,19 @@ impl Replay {
                     break;
                 }
                 at = next;
-                sum += discount * f64::from(self.rewards[at as usize]);
+                sum += discount * self.reward(at);
                 discount *= self.layout.gamma;
             }
             last[i] = at;
             rewards[i] = sum as f32;
             discounts[i] = discount as f32;
         }
+    }
+
+    fn reward(&self, slot: u32) -> f64 {
+        let mut reward = [0.0_f32];
+        bytes_of_mut(&mut reward).copy_from_slice(self.records.get(self.rewards, slot));
+        f64::from(reward[0])
     }
 
     fn gather_shared(&self, slots: &[u32], last: &[u32], out: Batch) -> Result<(), PoolError> {
@@ -142,53 +152,96 @@ impl Replay {
         )
     }
 
-    /// Ask for the first rows of all columns.
-    fn fetch_first(&self, slots: Slots, last: Slots) {
-        for part in &self.parts {
-            match part {
-                Part::Twice { obs, next } => {
-                    obs.fetch_first(slots);
-                    next.fetch_first(last);
-                }
-                Part::Once(frames) => {
-                    frames.fetch_first(slots, false);
-                    frames.fetch_first(last, true);
-                }
-            }
+    /// What comes after a transition is taken from the slots `last`.
+    fn gather_rows(&self, slots: &[u32], last: &[u32], mut out: Batch) {
+        let count = slots.len();
+        let (slots, last) = (Slots::new(slots, self.len), Slots::new(last, self.len));
+        let block = |start: usize| start.min(count)..(start + BLOCK).min(count);
+        let (mut now, mut ahead) = (&mut Block::new(slots, last), &mut Block::new(slots, last));
+        self.fetch(slots.part(block(0)), last.part(block(0)), now);
+        for start in (0..count).step_by(BLOCK) {
+            let next = block(start + BLOCK);
+            self.fetch(slots.part(next.clone()), last.part(next), ahead);
+            self.copy(now, block(start), &mut out);
+            std::mem::swap(&mut now, &mut ahead);
         }
-        self.actions.fetch_first(slots);
-        fetch_first_numbers(&self.rewards, slots);
-        fetch_first_numbers(&self.flags, last);
     }
 
-    /// What comes after a transition is taken from the slots `last`.
-    fn gather_rows(&self, slots: &[u32], last: &[u32], out: Batch) {
-        let (slots, last) = (Slots::new(slots, self.len), Slots::new(last, self.len));
-        self.fetch_first(slots, last);
-        for (part, [obs, next]) in self.parts.iter().zip(out.obs) {
+    /// Ask for transitions.
+    fn fetch<'a>(&'a self, slots: Slots<'a>, last: Slots<'a>, block: &mut Block<'a>) {
+        for part in &self.parts {
+            if let Part::Once(frames) = part {
+                frames.fetch(slots, false);
+                frames.fetch(last, true);
+            }
+        }
+        (block.slots, block.last) = (slots, last);
+        self.records.fetch(slots, &mut block.records);
+        if self.several() {
+            self.records.fetch(last, &mut block.last_records);
+        }
+    }
+
+    /// Whether what comes after a transition is another one's.
+    fn several(&self) -> bool {
+        self.layout.n_step > 1
+    }
+
+    /// Copy a block to these rows of `out`.
+    fn copy(&self, block: &Block, rows: Range<usize>, out: &mut Batch) {
+        let bytes = |width: usize| rows.start * width..rows.end * width;
+        let first = &block.records;
+        let last = if self.several() {
+            &block.last_records
+        } else {
+            first
+        };
+        for (part, [obs, next]) in self.parts.iter().zip(&mut out.obs) {
             match part {
                 Part::Twice {
                     obs: from,
                     next: then,
                 } => {
-                    from.gather(slots, obs);
-                    then.gather(last, next);
+                    first.copy(*from, &mut obs[bytes(from.width)]);
+                    last.copy(*then, &mut next[bytes(then.width)]);
                 }
                 Part::Once(frames) => {
-                    frames.gather(slots, false, obs);
-                    frames.gather(last, true, next);
+                    frames.gather(block.slots, false, &mut obs[bytes(frames.width())]);
+                    frames.gather(block.last, true, &mut next[bytes(frames.width())]);
                 }
             }
         }
-        self.actions.gather(slots, out.actions);
+        let actions = bytes(self.actions.width);
+        first.copy(self.actions, &mut out.actions[actions]);
         if out.discounts.is_none() {
-            gather_numbers(&self.rewards, slots, out.rewards);
+            first.copy(self.rewards, &mut out.rewards[rows.clone()]);
         }
-        gather_numbers(&self.flags, last, out.terminated);
-        for (terminated, truncated) in out.terminated.iter_mut().zip(out.truncated) {
+        let terminated = &mut out.terminated[rows.clone()];
+        last.copy(self.flags, terminated);
+        for (terminated, truncated) in terminated.iter_mut().zip(&mut out.truncated[rows]) {
             let flags = *terminated;
             *terminated = u8::from(flags & TERMINATED != 0);
             *truncated = u8::from(flags & TRUNCATED != 0);
+        }
+    }
+}
+
+/// Transitions that have been asked for.
+struct Block<'a> {
+    slots: Slots<'a>,
+    last: Slots<'a>,
+    records: Fetched<'a>,
+    /// With several steps, those of `last`.
+    last_records: Fetched<'a>,
+}
+
+impl<'a> Block<'a> {
+    fn new(slots: Slots<'a>, last: Slots<'a>) -> Self {
+        Self {
+            slots,
+            last,
+            records: Fetched::new(),
+            last_records: Fetched::new(),
         }
     }
 }

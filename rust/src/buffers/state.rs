@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use super::NONE;
-use super::column::Column;
 use super::priorities::Priorities;
 use super::raw::{Plain, bytes_of, bytes_of_mut};
+use super::records::Field;
 use super::replay::{Part, Replay};
 use super::tree::Tree;
 
@@ -15,25 +15,26 @@ pub type Section<'a> = (String, Cow<'a, [u8]>);
 /// Finds the bytes of a name.
 pub type Sections<'a> = &'a dyn Fn(&str) -> Option<&'a [u8]>;
 
-fn wanted<'a>(sections: Sections<'a>, name: &str) -> Result<&'a [u8], String> {
-    sections(name).ok_or_else(|| format!("{name} is missing"))
+/// A section of just that size.
+fn wanted<'a>(sections: Sections<'a>, name: &str, bytes: usize) -> Result<&'a [u8], String> {
+    let found = sections(name).ok_or_else(|| format!("{name} is missing"))?;
+    if found.len() != bytes {
+        return Err(format!(
+            "{name} has {} bytes, expected {bytes}",
+            found.len()
+        ));
+    }
+    Ok(found)
 }
 
-/// Fill numbers with the bytes of a section of just that size.
+/// Fill numbers with the bytes of a section.
 pub(super) fn fill<T: Plain>(
     sections: Sections,
     name: &str,
     numbers: &mut [T],
 ) -> Result<(), String> {
-    let (from, to) = (wanted(sections, name)?, bytes_of_mut(numbers));
-    if from.len() != to.len() {
-        return Err(format!(
-            "{name} has {} bytes, expected {}",
-            from.len(),
-            to.len()
-        ));
-    }
-    to.copy_from_slice(from);
+    let to = bytes_of_mut(numbers);
+    to.copy_from_slice(wanted(sections, name, to.len())?);
     Ok(())
 }
 
@@ -45,42 +46,38 @@ pub(super) fn owned<T: Plain>(name: impl Into<String>, numbers: &[T]) -> Section
     (name.into(), Cow::Owned(bytes_of(numbers).to_vec()))
 }
 
-fn rows(column: &Column, len: usize) -> &[u8] {
-    &column.bytes()[..len * column.width()]
-}
-
-fn fill_rows(
-    sections: Sections,
-    name: &str,
-    column: &mut Column,
-    len: usize,
-) -> Result<(), String> {
-    let bytes = len * column.width();
-    fill(sections, name, &mut column.bytes_mut()[..bytes])
-}
-
 impl Replay {
     /// What [`Replay::restore`] needs.
     #[must_use]
     pub fn sections(&self) -> Vec<Section<'_>> {
         let len = self.len;
-        let mut all = vec![
-            owned("pushed", &[self.pushed]),
-            section("actions", rows(&self.actions, len)),
-            section("rewards", &self.rewards[..len]),
-            section("flags", &self.flags[..len]),
-        ];
+        let mut all = vec![owned("pushed", &[self.pushed])];
+        for (name, field) in self.fields() {
+            all.push((name, Cow::Owned(self.records.first(field, len))));
+        }
         for (at, part) in self.parts.iter().enumerate() {
-            match part {
-                Part::Twice { obs, next } => {
-                    all.push(section(format!("obs.{at}"), rows(obs, len)));
-                    all.push(section(format!("next_obs.{at}"), rows(next, len)));
-                }
-                Part::Once(frames) => frames.sections(at, len, &mut all),
+            if let Part::Once(frames) = part {
+                frames.sections(at, len, &mut all);
             }
         }
         self.links.sections(len, &mut all);
         all
+    }
+
+    /// What records consist of.
+    fn fields(&self) -> Vec<(String, Field)> {
+        let mut fields = vec![
+            ("actions".to_owned(), self.actions),
+            ("rewards".to_owned(), self.rewards),
+            ("flags".to_owned(), self.flags),
+        ];
+        for (at, part) in self.parts.iter().enumerate() {
+            if let Part::Twice { obs, next } = part {
+                fields.push((format!("obs.{at}"), *obs));
+                fields.push((format!("next_obs.{at}"), *next));
+            }
+        }
+        fields
     }
 
     /// Take over the contents of a buffer of the same layout.
@@ -101,16 +98,13 @@ impl Replay {
         fill(sections, "pushed", &mut pushed)?;
         let capacity = self.layout.capacity as u64;
         let len = pushed[0].min(capacity) as usize;
-        fill_rows(sections, "actions", &mut self.actions, len)?;
-        fill(sections, "rewards", &mut self.rewards[..len])?;
-        fill(sections, "flags", &mut self.flags[..len])?;
+        for (name, field) in self.fields() {
+            let values = wanted(sections, &name, len * field.width)?;
+            self.records.write(field, 0, values);
+        }
         for (at, part) in self.parts.iter_mut().enumerate() {
-            match part {
-                Part::Twice { obs, next } => {
-                    fill_rows(sections, &format!("obs.{at}"), obs, len)?;
-                    fill_rows(sections, &format!("next_obs.{at}"), next, len)?;
-                }
-                Part::Once(frames) => frames.restore(at, len, sections)?,
+            if let Part::Once(frames) = part {
+                frames.restore(at, len, sections)?;
             }
         }
         self.links.restore(len, pushed[0], sections)?;

@@ -12,6 +12,7 @@ mod results;
 mod scalars;
 mod store;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -358,7 +359,11 @@ impl ReplayStore {
         sections.push(("draws".to_owned(), draws.as_slice().into()));
         let contents = PyDict::new(py);
         for (name, bytes) in sections {
-            contents.set_item(name, PyArray1::from_slice(py, &bytes))?;
+            let bytes = match bytes {
+                Cow::Owned(bytes) => PyArray1::from_vec(py, bytes),
+                Cow::Borrowed(bytes) => PyArray1::from_slice(py, bytes),
+            };
+            contents.set_item(name, bytes)?;
         }
         Ok(contents)
     }
