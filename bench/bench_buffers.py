@@ -1,7 +1,8 @@
 """Replay buffers: pushes, samples, prioritised samples with their updates, against the peers."""
 
 import functools
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -35,7 +36,6 @@ def job(name, case, traffic, nbytes=None):
             unit="transitions",
             nbytes=nbytes or 2 * case.count * case.row_bytes,
             traffic=traffic,
-            single_calls=20_000 if case.what == "sample" and case.obs == OBS else 0,
         ),
         case,
     )
@@ -125,6 +125,21 @@ def work_on(case, buffer, flags_as=bool, device="cpu"):
     return Work(many, check, calls=LAUNCHES)
 
 
+def plain_copy(case):
+    """Copies of as many bytes as a sample has, in one piece, from as much memory as a buffer's."""
+    nbytes = case.count * case.row_bytes
+    memory = np.ones(case.capacity * case.row_bytes, np.uint8)
+    to = np.empty(nbytes, np.uint8)
+    starts = np.random.default_rng(2).integers(0, len(memory) - nbytes, 1 << 16)
+    start = itertools.cycle(starts.tolist())
+
+    def copy():
+        at = next(start)
+        np.copyto(to, memory[at : at + nbytes])
+
+    return copy
+
+
 def on(device, arrays):
     """Arrays, as tensors if ``device`` is not the CPU."""
     if device == "cpu":
@@ -140,7 +155,10 @@ def ours(case, device):
     options = {"obs_dtype": case.dtype, "device": None if device == "cpu" else device}
     prioritized = case.what in ("prioritized", "update")
     kind = rlox_gpu.PrioritizedReplayBuffer if prioritized else rlox_gpu.ReplayBuffer
-    return work_on(case, kind(case.capacity, case.obs, ACT, **options), device=device)
+    work = work_on(case, kind(case.capacity, case.obs, ACT, **options), device=device)
+    if device == "cpu" and case.what == "sample" and case.obs == OBS:
+        return replace(work, plain=plain_copy(case))
+    return work
 
 
 def rlox_buffer(case, device):

@@ -114,6 +114,19 @@ def tail(job, provider, of_rounds):
     return measure
 
 
+def tail_of_plain(job, provider):
+    """``tail`` of the median round, as a multiple of that of a plain copy, both timed in turn."""
+
+    def measure(results):
+        row = results.find(job, provider)
+        if row is None or not row.tails_in_turn:
+            return None
+        ours, plain = map(median, zip(*row.tails_in_turn, strict=True))
+        return ours / plain
+
+    return measure
+
+
 CLAIMS = (
     Claim("gae 128x1024 against rlox", ratio(GAE_1024, "rlox-gpu numpy", "rlox"), 5),
     Claim("gae 128x1024 against a NumPy loop", ratio(GAE_1024, "rlox-gpu numpy", "numpy loop"), 12),
@@ -259,6 +272,15 @@ CLAIMS = (
         )
         for n in (32, 256, 1024)
         for text, of_rounds in (("quietest", min), ("median", median))
+    ),
+    *(
+        Claim(
+            f"replay sample {n}: the same of the median round, over a plain copy's in turn",
+            tail_of_plain(f"replay sample {n}", "rlox-gpu"),
+            1,
+            at_least=False,
+        )
+        for n in (256, 1024)
     ),
     Claim(
         "prioritized sample and update 256 against rlox", ratio(PRIORITIZED, "rlox-gpu", "rlox"), 2

@@ -27,15 +27,15 @@ class Job:
     unit: str
     nbytes: int | None = None
     traffic: str = ""
-    # How many calls are timed one by one, to see how much longer than usual some take.
-    single_calls: int = 0
 
 
 @dataclass(frozen=True)
 class Work:
     """``call`` does the job ``calls`` times; ``check`` raises if its output is wrong.
 
-    ``rounds`` fixes the number of timed calls where one takes seconds.
+    ``rounds`` fixes the number of timed calls where one takes seconds. With ``plain``, a call that
+    moves as much memory and does nothing else, calls of both are also timed one by one, to see how
+    much longer than usual some of them take.
     """
 
     call: Callable[[], object]
@@ -43,6 +43,7 @@ class Work:
     calls: int = 1
     rounds: int | None = None
     setup: Callable[[], tuple] | None = None
+    plain: Callable[[], object] | None = None
 
 
 @dataclass

@@ -24,6 +24,8 @@ class Row:
     traffic: str
     # The 99th percentile of single calls over their median, of each round in which they were timed.
     tails: tuple[float, ...] = ()
+    # The same of further rounds, each with that of a plain copy.
+    tails_in_turn: tuple[tuple[float, float], ...] = ()
 
     @property
     def rate(self):
@@ -110,4 +112,5 @@ def _row(entry):
         spread=stats["iqr"] / calls,
         rounds=stats["rounds"],
         tails=tuple(info.get("tails", ())),
+        tails_in_turn=tuple(map(tuple, info.get("tails_in_turn", ()))),
     )
