@@ -94,7 +94,7 @@ def _ring(counters: Any, errors: Any, next_slot: Any, step: Any, tails: Any, fie
 
 
 def _push(*arguments: Any) -> None:
-    from ..kernels.replay import launch_push
+    from ..kernels.replay_pushes import launch_push
 
     *state, rows, num_envs, link = arguments
     launch_push(_ring(*state), rows, num_envs, link=link)
@@ -108,7 +108,7 @@ def _frames(*arguments: Any) -> None:
 
 
 def _sample(*arguments: Any) -> None:
-    from ..kernels.replay import launch_sample
+    from ..kernels.replay_samples import launch_sample
 
     state, drawn, (results, *extra, seed, seeded, n_step, gamma) = (
         arguments[:6],
