@@ -13,7 +13,7 @@ use super::raw::{Plain, bytes_of_mut};
 use super::table::Table;
 
 /// Records begin at multiples of this.
-const ALIGNMENT: usize = 8;
+const ALIGNMENT: usize = 4;
 
 /// Bytes at the same place of every record.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,16 @@ pub(super) struct Field {
 #[derive(Default)]
 pub(super) struct Fields {
     bytes: usize,
+}
+
+impl Field {
+    /// From the beginning of this field to the end of another one.
+    pub(super) fn through(self, last: Self) -> Self {
+        Self {
+            offset: self.offset,
+            width: last.offset + last.width - self.offset,
+        }
+    }
 }
 
 impl Fields {
@@ -60,6 +70,18 @@ impl Records {
     #[inline]
     pub(super) fn get_mut(&mut self, field: Field, slot: usize) -> &mut [u8] {
         &mut self.table.row_mut(slot)[field.offset..][..field.width]
+    }
+
+    /// What a field of four bytes holds in each slot.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    pub(super) fn numbers(&self, field: Field) -> impl Fn(u32) -> f32 {
+        let (bytes, stride) = (self.table.bytes(), self.table.width());
+        move |slot| {
+            let number = bytes[slot as usize * stride + field.offset..].first_chunk();
+            f32::from_ne_bytes(*number.expect("a number"))
+        }
     }
 
     /// A field of the first `count` records.
@@ -102,16 +124,16 @@ impl Records {
         }
     }
 
-    /// Ask for the records at `slots`, at most a block of them.
+    /// Ask for `span` of the records at `slots`, at most a block of them.
     ///
     /// # Panics
     /// If there may be no such record.
-    pub(super) fn fetch<'a>(&'a self, slots: Slots, fetched: &mut Fetched<'a>) {
+    pub(super) fn fetch<'a>(&'a self, span: Field, slots: Slots, fetched: &mut Fetched<'a>) {
         let (first, stride) = (self.table.bytes().as_ptr(), self.table.width());
         slots.check(self.table.rows());
         for (i, place) in fetched.places[..slots.len()].iter_mut().enumerate() {
             *place = first.wrapping_add(slots.at(i) * stride);
-            fetch(*place, stride);
+            fetch(place.wrapping_add(span.offset), span.width);
         }
         fetched.count = slots.len();
         fetched.stride = stride;
@@ -173,7 +195,9 @@ mod tests {
         let mut out = [9; 6];
         let slots = [3, 1];
         let mut fetched = Fetched::new();
-        records.fetch(Slots::new(&slots, 4), &mut fetched);
+        let whole = first.through(third);
+        assert_eq!((whole.offset, whole.width), (0, 6));
+        records.fetch(whole, Slots::new(&slots, 4), &mut fetched);
         fetched.copy(first, &mut out);
         assert_eq!(&out, b"aaaddd");
         fetched.copy(third, &mut out[..4]);
@@ -184,8 +208,8 @@ mod tests {
     #[should_panic(expected = "rows for the slots")]
     fn slots_that_may_not_exist_are_refused() {
         let mut fields = Fields::default();
-        fields.add(4);
+        let field = fields.add(4);
         let records = Records::new(5, &fields);
-        records.fetch(Slots::new(&[1], 6), &mut Fetched::new());
+        records.fetch(field, Slots::new(&[1], 6), &mut Fetched::new());
     }
 }

@@ -56,15 +56,23 @@ pub(super) enum Part {
     Once(Frames),
 }
 
+/// Rewards that are added up lie apart: those of consecutive transitions share cache lines then.
+pub(super) struct Rewards {
+    pub(super) field: Field,
+    apart: Option<Records>,
+}
+
 /// Transitions in the order of their pushes, the oldest ones overwritten.
 pub struct Replay {
     pub(super) layout: Layout,
     pub(super) parts: Vec<Part>,
-    /// All but what `parts` has for itself.
+    /// All but what `parts` and `rewards` have for themselves.
     pub(super) records: Records,
     pub(super) actions: Field,
-    pub(super) rewards: Field,
+    pub(super) rewards: Rewards,
     pub(super) flags: Field,
+    /// What a sample takes from the first of several steps, and from the last.
+    pub(super) spans: [Field; 2],
     pub(super) links: Links,
     /// Pushes since the buffer was made or cleared.
     pub(super) pushed: u64,
@@ -85,19 +93,42 @@ impl Replay {
         } = layout;
         assert!((1..=super::MAX_CAPACITY).contains(&capacity), "capacity");
         let mut fields = Fields::default();
-        let part = |&width: &usize| {
-            if layout.deduplicate {
-                Part::Once(Frames::new(capacity, num_envs, width))
-            } else {
-                let (obs, next) = (fields.add(width), fields.add(width));
-                Part::Twice { obs, next }
+        let begin = fields.add(0);
+        let twice: &[usize] = if layout.deduplicate { &[] } else { &layout.obs };
+        let obs: Vec<Field> = twice.iter().map(|&width| fields.add(width)).collect();
+        let actions = fields.add(layout.action);
+        let rewards = if layout.n_step > 1 {
+            let mut alone = Fields::default();
+            Rewards {
+                field: alone.add(size_of::<f32>()),
+                apart: Some(Records::new(capacity, &alone)),
+            }
+        } else {
+            Rewards {
+                field: fields.add(size_of::<f32>()),
+                apart: None,
             }
         };
+        let middle = fields.add(0);
+        let next: Vec<Field> = twice.iter().map(|&width| fields.add(width)).collect();
+        let flags = fields.add(1);
+        let parts = if layout.deduplicate {
+            let frames = |&width: &usize| Part::Once(Frames::new(capacity, num_envs, width));
+            layout.obs.iter().map(frames).collect()
+        } else {
+            let twice = obs.into_iter().zip(next);
+            twice.map(|(obs, next)| Part::Twice { obs, next }).collect()
+        };
         Self {
-            parts: layout.obs.iter().map(part).collect(),
-            actions: fields.add(layout.action),
-            rewards: fields.add(size_of::<f32>()),
-            flags: fields.add(1),
+            parts,
+            actions,
+            rewards,
+            flags,
+            spans: if layout.n_step > 1 {
+                [begin.through(actions), middle.through(flags)]
+            } else {
+                [begin.through(flags), flags]
+            },
             records: Records::new(capacity, &fields),
             links: Links::new(capacity, num_envs),
             pushed: 0,
@@ -148,6 +179,17 @@ impl Replay {
         (self.pushed, self.len, self.head) = (0, 0, 0);
     }
 
+    /// Where rewards are.
+    pub(super) fn rewards(&self) -> (Field, &Records) {
+        let Rewards { field, apart } = &self.rewards;
+        (*field, apart.as_ref().unwrap_or(&self.records))
+    }
+
+    pub(super) fn rewards_mut(&mut self) -> (Field, &mut Records) {
+        let Rewards { field, apart } = &mut self.rewards;
+        (*field, apart.as_mut().unwrap_or(&mut self.records))
+    }
+
     /// Append transitions; of more than fit the last ones stay.
     ///
     /// # Panics
@@ -189,14 +231,14 @@ impl Replay {
             }
         }
         let flags = flags_of(rows.terminated[0], rows.truncated[0]);
-        let values = [
-            (self.actions, rows.actions),
-            (self.rewards, bytes_of(rows.rewards)),
-            (self.flags, &[flags]),
-        ];
-        for (field, value) in values {
-            records.get_mut(field, slot).copy_from_slice(value);
-        }
+        records
+            .get_mut(self.actions, slot)
+            .copy_from_slice(rows.actions);
+        records.get_mut(self.flags, slot)[0] = flags;
+        let (field, records) = self.rewards_mut();
+        records
+            .get_mut(field, slot)
+            .copy_from_slice(bytes_of(rows.rewards));
         self.links.push(slot as u32, self.pushed, env, flags != 0);
         self.pushed += 1;
         let capacity = self.layout.capacity;
@@ -236,14 +278,15 @@ impl Replay {
         let actions = &rows.actions[first * width..(first + count) * width];
         records.write(self.actions, slot, actions);
         let rewards = bytes_of(&rows.rewards[rows_here.clone()]);
-        records.write(self.rewards, slot, rewards);
+        let (field, records) = self.rewards_mut();
+        records.write(field, slot, rewards);
         let ends = rows.terminated[rows_here.clone()]
             .iter()
             .zip(&rows.truncated[rows_here]);
         self.ends.clear();
         self.ends
             .extend(ends.map(|(&terminated, &truncated)| flags_of(terminated, truncated)));
-        records.write(self.flags, slot, &self.ends);
+        self.records.write(self.flags, slot, &self.ends);
         let here = count.min(capacity - slot);
         self.push_links(rows, first, slot, 0..here);
         self.push_links(rows, first + here, 0, here..count);

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use super::draw::{self, Draw};
 use super::gather::{BLOCK, Slots};
-use super::raw::bytes_of_mut;
 use super::records::Fetched;
 use super::replay::{Part, Replay};
 use super::{NONE, TERMINATED, TRUNCATED};
@@ -59,9 +58,11 @@ impl Replay {
 
     /// Rewards of up to `n_step` transitions, and the last of those.
     fn add_up(&self, slots: &[u32], last: &mut [u32], rewards: &mut [f32], discounts: &mut [f32]) {
+        let (field, records) = self.rewards();
+        let reward = records.numbers(field);
         for (i, &slot) in slots.iter().enumerate() {
             let mut at = slot;
-            let mut sum = self.reward(at);
+            let mut sum = f64::from(reward(at));
             let mut discount = self.layout.gamma;
             for _ in 1..self.layout.n_step {
                 let next = self.links.next(at);
@@ -69,19 +70,13 @@ impl Replay {
                     break;
                 }
                 at = next;
-                sum += discount * self.reward(at);
+                sum += discount * f64::from(reward(at));
                 discount *= self.layout.gamma;
             }
             last[i] = at;
             rewards[i] = sum as f32;
             discounts[i] = discount as f32;
         }
-    }
-
-    fn reward(&self, slot: u32) -> f64 {
-        let mut reward = [0.0_f32];
-        bytes_of_mut(&mut reward).copy_from_slice(self.records.get(self.rewards, slot));
-        f64::from(reward[0])
     }
 
     fn gather_shared(&self, slots: &[u32], last: &[u32], out: Batch) -> Result<(), PoolError> {
@@ -176,9 +171,10 @@ impl Replay {
             }
         }
         (block.slots, block.last) = (slots, last);
-        self.records.fetch(slots, &mut block.records);
+        let [first_span, last_span] = self.spans;
+        self.records.fetch(first_span, slots, &mut block.records);
         if self.several() {
-            self.records.fetch(last, &mut block.last_records);
+            self.records.fetch(last_span, last, &mut block.last_records);
         }
     }
 
@@ -214,7 +210,7 @@ impl Replay {
         let actions = bytes(self.actions.width);
         first.copy(self.actions, &mut out.actions[actions]);
         if out.discounts.is_none() {
-            first.copy(self.rewards, &mut out.rewards[rows.clone()]);
+            first.copy(self.rewards.field, &mut out.rewards[rows.clone()]);
         }
         let terminated = &mut out.terminated[rows.clone()];
         last.copy(self.flags, terminated);

@@ -52,6 +52,8 @@ impl Replay {
     pub fn sections(&self) -> Vec<Section<'_>> {
         let len = self.len;
         let mut all = vec![owned("pushed", &[self.pushed])];
+        let (field, records) = self.rewards();
+        all.push(("rewards".into(), Cow::Owned(records.first(field, len))));
         for (name, field) in self.fields() {
             all.push((name, Cow::Owned(self.records.first(field, len))));
         }
@@ -64,11 +66,10 @@ impl Replay {
         all
     }
 
-    /// What records consist of.
+    /// What records consist of, but for rewards.
     fn fields(&self) -> Vec<(String, Field)> {
         let mut fields = vec![
             ("actions".to_owned(), self.actions),
-            ("rewards".to_owned(), self.rewards),
             ("flags".to_owned(), self.flags),
         ];
         for (at, part) in self.parts.iter().enumerate() {
@@ -98,6 +99,8 @@ impl Replay {
         fill(sections, "pushed", &mut pushed)?;
         let capacity = self.layout.capacity as u64;
         let len = pushed[0].min(capacity) as usize;
+        let (field, records) = self.rewards_mut();
+        records.write(field, 0, wanted(sections, "rewards", len * field.width)?);
         for (name, field) in self.fields() {
             let values = wanted(sections, &name, len * field.width)?;
             self.records.write(field, 0, values);
