@@ -58,7 +58,7 @@ pub(super) enum Part {
 
 /// Rewards that are added up lie apart: those of consecutive transitions share cache lines then.
 pub(super) struct Rewards {
-    pub(super) field: Field,
+    field: Field,
     apart: Option<Records>,
 }
 
@@ -69,7 +69,7 @@ pub struct Replay {
     /// All but what `parts` and `rewards` have for themselves.
     pub(super) records: Records,
     pub(super) actions: Field,
-    pub(super) rewards: Rewards,
+    rewards: Rewards,
     pub(super) flags: Field,
     /// What a sample takes from the first of several steps, and from the last.
     pub(super) spans: [Field; 2],

@@ -210,7 +210,16 @@ impl Replay {
         let actions = bytes(self.actions.width);
         first.copy(self.actions, &mut out.actions[actions]);
         if out.discounts.is_none() {
-            first.copy(self.rewards.field, &mut out.rewards[rows.clone()]);
+            let (field, records) = self.rewards();
+            let rewards = &mut out.rewards[rows.clone()];
+            if self.several() {
+                let reward = records.numbers(field);
+                for (i, to) in rewards.iter_mut().enumerate() {
+                    *to = reward(block.slots.at(i) as u32);
+                }
+            } else {
+                first.copy(field, rewards);
+            }
         }
         let terminated = &mut out.terminated[rows.clone()];
         last.copy(self.flags, terminated);
